@@ -1,0 +1,38 @@
+"""`[ingress]`, `[domains.NAME]` and `[credentials.NAME]` of casewire.toml."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from schemas.settings import Positive, Table
+from schemas.topics import MEBIBYTE
+
+
+class IngressSettings(Table):
+    """`unknown_domains`: None accepts any domain as long as none is configured."""
+
+    bind: str = "127.0.0.1:8080"
+    max_body_bytes: Positive = 50 * MEBIBYTE
+    kafka_timeout_seconds: Positive = 10
+    max_in_flight_bytes: Positive = 128 * MEBIBYTE
+    max_in_flight_events: Positive = 10_000
+    stored_query_parameters: Sequence[str] = ("app_id",)
+    unknown_domains: Literal["accept", "refuse"] | None = None
+    allow_unauthenticated: bool = False
+
+
+class DomainSettings(Table):
+    """A project space. It has no settings of its own yet; that it is named makes it known."""
+
+
+class CredentialSettings(Table):
+    """A secret with which HQ may forward to `domains`.
+
+    `secret_file` holds the secret. `basic` needs `username`. `api-key` compares the whole value
+    of `header`, since HQ sends an API key verbatim.
+    """
+
+    domains: Sequence[str]
+    kind: Literal["basic", "api-key"]
+    secret_file: str
+    username: str = ""
+    header: str = "authorization"

@@ -1,0 +1,195 @@
+"""A forwarded request as a Kafka record, and the headers of all that is derived from it.
+
+CloudEvents 1.0 in Kafka binary mode (contract §4): the body is the record's value, byte for byte,
+and everything else is a header: CloudEvents' attributes (`ce_*`), ours (`casewire-*`), and the
+request's own headers with lower-case names and untouched values, repeats in order.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, Self, TypeAlias
+from urllib.parse import parse_qs
+
+from schemas.errors import InvalidEventError
+from schemas.times import from_microseconds
+
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+Origin: TypeAlias = Literal["live", "backfill", "reconcile", "replay"]
+
+FORWARDED: Final = "org.commcare.forwarded"
+DOMAIN_PATTERN: Final = r"[a-z0-9.-]+"
+
+_NEVER_WRITTEN: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+_SECRET_PARTS: Final = ("api-key", "token", "secret", "password")
+_OWN_PREFIXES: Final = ("ce_", "ce-", "casewire-")
+
+#: Sub-millisecond steps that a UUIDv7 can tell apart (RFC 9562 §6.2, method 3).
+_STEPS_PER_MS: Final = 4096
+_NS_PER_MS: Final = 1_000_000
+
+
+@lru_cache(maxsize=4096)
+def stored_header_name(name: bytes) -> str | None:
+    """Return the name under which a request header is stored, None if it never is.
+
+    Credentials are not written, nor what would pass for a header of ours.
+    """
+    lower = name.decode("latin-1").lower()
+    if lower in _NEVER_WRITTEN or lower.startswith(_OWN_PREFIXES):
+        return None
+    if any(part in lower for part in _SECRET_PARTS):
+        return None
+    return lower
+
+
+class EventIds:
+    """Makes event ids (UUIDv7) that only grow within a process, each with its time.
+
+    Thread-safe. `clock` returns nanoseconds since 1970, `entropy` that many random bytes.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int] = time.time_ns,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> tuple[str, str]:
+        """Return a new id and its `ce_time`."""
+        now = self._clock()
+        steps = now * _STEPS_PER_MS // _NS_PER_MS
+        with self._lock:
+            steps = self._last = max(steps, self._last + 1)
+        milliseconds, step = divmod(steps, _STEPS_PER_MS)
+        random = int.from_bytes(self._entropy(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
+        number = milliseconds << 80 | 0x7 << 76 | step << 64 | 0b10 << 62 | random
+        text = f"{number:032x}"
+        event_id = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return event_id, from_microseconds(now // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A forwarded request as it was captured. `headers` are all headers of its record."""
+
+    id: str
+    time: str
+    domain: str
+    label: str
+    method: str
+    query: str
+    headers: Headers
+    body: bytes
+
+    @classmethod
+    def from_record(cls, value: bytes | None, headers: Headers) -> Self:
+        """Raise InvalidEventError if a header that the ingress always writes is missing."""
+        first = dict(reversed(headers))
+        try:
+            return cls(
+                id=first["ce_id"].decode(),
+                time=first["ce_time"].decode(),
+                domain=first["casewire-domain"].decode(),
+                label=first.get("casewire-label", b"").decode(),
+                method=first["casewire-method"].decode(),
+                query=first.get("casewire-query", b"").decode(),
+                headers=headers,
+                body=value or b"",
+            )
+        except KeyError as error:
+            raise InvalidEventError(
+                "invalid_field",
+                "the record lacks a header that the ingress always writes",
+                path=f"headers.{error.args[0]}",
+            ) from error
+        except UnicodeDecodeError as error:
+            raise InvalidEventError(
+                "invalid_field", "a header of the record is not UTF-8", path="headers"
+            ) from error
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of that (lower-case) name; bytes beyond ASCII as latin-1."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    @property
+    def app_id(self) -> str | None:
+        """The app id of the address's query. HQ sends the text `None` for a form without one."""
+        app_id = parse_qs(self.query).get("app_id", [""])[0]
+        return app_id if app_id not in ("", "None") else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a request was sent to. `query` holds only what may be stored, URL-encoded."""
+
+    domain: str
+    label: str
+    method: str
+    path: str
+    query: str
+
+
+def captured_headers(
+    event_id: str, event_time: str, address: Address, request: Iterable[tuple[str, bytes]]
+) -> list[tuple[str, bytes]]:
+    """Return the headers of a captured record; `request` are the request's, already screened."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_source", f"/commcare/{address.domain}".encode()),
+        ("ce_type", FORWARDED.encode()),
+        ("ce_time", event_time.encode()),
+        ("casewire-domain", address.domain.encode()),
+        ("casewire-method", address.method.encode()),
+        ("casewire-path", address.path.encode()),
+        ("casewire-origin", b"live"),
+    ]
+    if address.label:
+        headers.append(("casewire-label", address.label.encode()))
+    if address.query:
+        headers.append(("casewire-query", address.query.encode()))
+    headers.extend(request)
+    return headers
+
+
+_REPLACED: Final = frozenset(
+    {"ce_id", "ce_type", "ce_subject", "content-type", "casewire-captured-id", "casewire-schema"}
+)
+
+
+def derived_headers(
+    headers: Headers, *, event_id: str, captured_id: str, event_type: str, subject: str, schema: str
+) -> list[tuple[str, bytes]]:
+    """Return the headers of a record derived from one with `headers`.
+
+    `event_id` is `<captured id>/<stage>/<ordinal>`, so that work done twice makes the same id.
+    `ce_time`, `received-on`, `server-modified-on` and all else stay as they are.
+    """
+    derived = [
+        ("ce_id", event_id.encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_subject", subject.encode()),
+        ("content-type", b"application/json"),
+        ("casewire-captured-id", captured_id.encode()),
+        ("casewire-schema", schema.encode()),
+    ]
+    sent_type = None
+    for name, value in headers:
+        if name not in _REPLACED:
+            derived.append((name, value))
+        elif name == "content-type":
+            sent_type = value
+    if sent_type is not None and not any(name == "casewire-content-type" for name, _ in derived):
+        derived.append(("casewire-content-type", sent_type))
+    return derived

@@ -1,0 +1,87 @@
+"""Every error that Casewire raises on purpose.
+
+CasewireError
+├── ConfigError             the configuration is wrong; the text names the key and the remedy
+├── UnavailableError        something Casewire needs is not there; the text says what to do
+├── InvalidEventError       a captured body is not what its kind demands: a dead letter
+└── DeliveryError           a sink could not write
+    ├── TransientError      the same batch can succeed later: wait and try again
+    ├── TargetError         the operator must act (credentials, privileges): stop and say so
+    └── RejectedRowsError   some rows will never be taken: dead letters; the rest can be written
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Cause: TypeAlias = Literal[
+    "malformed_xml",
+    "malformed_json",
+    "unknown_kind",
+    "missing_id",
+    "invalid_field",
+    "too_large",
+    "mapping_failed",
+    "rejected_by_target",
+    "authentication_failed",
+    "conflict",
+    "unexpected",
+]
+
+
+class CasewireError(Exception):
+    """Base of all errors below. `str(error)` is one sentence for a person."""
+
+
+class ConfigError(CasewireError):
+    pass
+
+
+class UnavailableError(CasewireError):
+    pass
+
+
+class InvalidEventError(CasewireError):
+    """A body that cannot become a typed event.
+
+    `explanation` never holds a value of the body: class, code and field path only (contract §7).
+    """
+
+    def __init__(self, cause: Cause, explanation: str, *, path: str = "") -> None:
+        super().__init__(f"{explanation} (at {path})" if path else explanation)
+        self.cause = cause
+        self.explanation = explanation
+        self.path = path
+
+
+class DeliveryError(CasewireError):
+    pass
+
+
+class TransientError(DeliveryError):
+    pass
+
+
+class TargetError(DeliveryError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a target refused one row.
+
+    `explanation` is free of values; `target_error` is what the target said and may quote data.
+    """
+
+    cause: Cause
+    explanation: str
+    path: str = ""
+    target_error: str = ""
+
+
+class RejectedRowsError(DeliveryError):
+    """`rows` maps the index in the batch to the reason. Nothing of the batch has been written."""
+
+    def __init__(self, rows: Mapping[int, Rejection]) -> None:
+        super().__init__(f"{len(rows)} rows were refused")
+        self.rows = rows

@@ -1,0 +1,31 @@
+"""What every table of the configuration has in common, and `[kafka]`."""
+
+from typing import Annotated
+
+import msgspec
+
+from schemas.topics import DEFAULT_PREFIX, MEBIBYTE
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of casewire.toml: an immutable value whose unknown keys are errors."""
+
+
+class KafkaSettings(Table):
+    """`bootstrap_servers` empty: `casewire up` starts a broker of its own.
+
+    `retention_bytes` bounds each partition of a topic on one machine (replication 1).
+    """
+
+    bootstrap_servers: str = ""
+    topic_prefix: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]*$")] = DEFAULT_PREFIX
+    partitions: Positive = 8
+    replication: Positive = 1
+    retention_bytes: Positive = 8 * 1024 * MEBIBYTE
+
+    def topic(self, name: str) -> str:
+        """Return the full name of a topic of `schemas.topics.TOPICS`."""
+        return self.topic_prefix + name

@@ -1,0 +1,45 @@
+"""Times as Casewire writes them: RFC 3339, UTC, six fractional digits, `Z` (contract §4).
+
+In this form the order of the texts is the order of the times.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+_CANONICAL_LENGTH = len("2026-11-22T10:00:00.000000Z")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def canonical(text: str) -> str | None:
+    """Return the time that `text` says in canonical form, or None if it says no time.
+
+    CommCare sends offsets with and without minutes, `Z`, bare dates and times without a zone
+    (protocol.md §6.1): one without a zone is taken as UTC, a bare date as its midnight.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if len(text) == _CANONICAL_LENGTH and text[-1] == "Z" and text[19] == "." and text[10] == "T":
+        return text
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    try:
+        return from_datetime(time)
+    except OverflowError:  # an offset can push the years 1 and 9999 over the edge
+        return None
+
+
+def from_datetime(time: datetime) -> str:
+    """Return an aware time in canonical form."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(_CANONICAL_LENGTH, "0")
+
+
+def from_microseconds(microseconds: int) -> str:
+    """Return a time given in microseconds since 1970 in canonical form."""
+    return from_datetime(_EPOCH + timedelta(microseconds=microseconds))
+
+
+def to_microseconds(text: str) -> int:
+    """Return a canonical time as microseconds since 1970."""
+    return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND

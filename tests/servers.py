@@ -1,0 +1,137 @@
+"""Real servers for the tests: a broker and a PostgreSQL, each on a free port of its own."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from casewire.broker import Broker
+
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the port accepts a connection; fail with the log's end if the process ends."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    process.kill()
+    raise RuntimeError(f"no server on port {port}:\n{log.read_text()[-2000:]}")
+
+
+class KafkaServer:
+    """A broker that a test may kill and start again on the same data."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.broker = Broker(
+            data_dir=data_dir, host="127.0.0.1", port=free_port(), controller_port=free_port()
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.broker.bootstrap_servers
+
+    def start(self) -> None:
+        command = self.broker.prepare()
+        with self.broker.log_file.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for_port(self.broker.port, self.process, self.broker.log_file)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def postgres_binaries() -> Path:
+    """Return the folder of PostgreSQL's server programs."""
+    on_path = shutil.which("postgres")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if on_path is None and not found:
+        raise RuntimeError("the tests need PostgreSQL's server: apt-get install postgresql")
+    return Path(on_path).parent if on_path else found[-1].parent
+
+
+class PostgresServer:
+    """A PostgreSQL server that a test may kill and start again on the same data."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        # PostgreSQL refuses to run as root.
+        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{self.user}@127.0.0.1:{self.port}/{database}"
+
+    def _command(self, program: str, *arguments: str) -> Sequence[str]:
+        prefix = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
+        return (*prefix, str(postgres_binaries() / program), *arguments)
+
+    def start(self) -> None:
+        log_file = self.data_dir.parent / f"{self.data_dir.name}.log"
+        if not self.data_dir.exists():
+            self.data_dir.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                shutil.chown(self.data_dir, "postgres", "postgres")
+                for folder in self.data_dir.parents[:3]:
+                    folder.chmod(folder.stat().st_mode | 0o011)
+            options = ("-A", "trust", "-U", self.user, "-E", "UTF8", "--locale=C", "--no-sync")
+            initdb = self._command("initdb", "-D", str(self.data_dir), *options)
+            subprocess.run(initdb, check=True, capture_output=True)
+        serve = self._command(
+            "postgres", "-D", str(self.data_dir), "-p", str(self.port),
+            "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+            "-c", "max_connections=50",
+        )  # fmt: skip
+        with log_file.open("ab") as log:
+            self.process = subprocess.Popen(serve, stdout=log, stderr=log)
+        wait_for_port(self.port, self.process, log_file)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop as `pg_ctl stop -m MODE` does; `immediate` is a crash."""
+        if self.process is not None:
+            stop = self._command("pg_ctl", "stop", "-D", str(self.data_dir), "-m", mode)
+            subprocess.run(stop, check=True, capture_output=True)
+            self.process.wait()
+            self.process = None
+
+
+@contextlib.contextmanager
+def running_kafka(data_dir: Path) -> Iterator[KafkaServer]:
+    server = KafkaServer(data_dir)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def running_postgres(data_dir: Path) -> Iterator[PostgresServer]:
+    server = PostgresServer(data_dir)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
