@@ -7,7 +7,7 @@ from schemas.settings import Positive, Table
 from schemas.topics import MEBIBYTE
 
 
-class IngressSettings(Table):
+class IngressSettings(Table, frozen=True, kw_only=True):
     """`unknown_domains`: None accepts any domain as long as none is configured."""
 
     bind: str = "127.0.0.1:8080"
@@ -20,11 +20,11 @@ class IngressSettings(Table):
     allow_unauthenticated: bool = False
 
 
-class DomainSettings(Table):
+class DomainSettings(Table, frozen=True, kw_only=True):
     """A project space. It has no settings of its own yet; that it is named makes it known."""
 
 
-class CredentialSettings(Table):
+class CredentialSettings(Table, frozen=True, kw_only=True):
     """A secret with which HQ may forward to `domains`.
 
     `secret_file` holds the secret. `basic` needs `username`. `api-key` compares the whole value

@@ -14,7 +14,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A table of casewire.toml: an immutable value whose unknown keys are errors."""
 
 
-class KafkaSettings(Table):
+class KafkaSettings(Table, frozen=True, kw_only=True):
     """`bootstrap_servers` empty: `casewire up` starts a broker of its own.
 
     `retention_bytes` bounds each partition of a topic on one machine (replication 1).

@@ -5,7 +5,7 @@ from typing import Literal
 from schemas.settings import Positive, Table
 
 
-class SqlSettings(Table, tag_field="type", tag="sql"):
+class SqlSettings(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
     """`url`: `postgresql://…`, or `sqlite:///FOLDER`; empty is SQLite in the data directory.
 
     SQLite keeps a file a domain in the folder, PostgreSQL a schema a domain. `url_file` holds the

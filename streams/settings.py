@@ -3,7 +3,7 @@
 from schemas.settings import Positive, Table
 
 
-class StreamsSettings(Table):
+class StreamsSettings(Table, frozen=True, kw_only=True):
     """`doubt_window_seconds`: see contract §5, rule 2."""
 
     bind: str = "127.0.0.1:8082"
