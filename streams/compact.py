@@ -1,0 +1,156 @@
+"""Which version of a case or a form is newest: contract §5, and nothing else.
+
+Pure: the same held state and event always give the same verdict, also when the event is read a
+second time after a crash.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+from schemas.case import CaseEvent, CaseState
+from schemas.form import FormEvent, FormState
+from schemas.times import to_microseconds
+from schemas.values import Json
+
+Outcome: TypeAlias = Literal["applied", "stale", "duplicate"]
+S = TypeVar("S", CaseState, FormState)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Which captured event is judged: its id (UUIDv7, decides what came later) and its time."""
+
+    id: str
+    microseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Generic[S]):
+    """`state` is what to publish, None if nothing. `doubtful`: the witnesses disagree (rule 2)."""
+
+    outcome: Outcome
+    state: S | None = None
+    doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    newer: bool
+    doubtful: bool = False
+
+
+def latest_case(
+    held: CaseState | None, event: CaseEvent, capture: Capture, *, window_microseconds: int
+) -> Verdict[CaseState]:
+    """Judge a snapshot against the state that is held.
+
+    A stale snapshot that makes the order doubtful publishes the held state, marked: the mark does
+    not depend on which of the two came first.
+    """
+    version = capture.microseconds
+    if held is None:
+        return Verdict("applied", _state(event, None, capture, version=version, doubtful=False))
+    if held.captured_id == capture.id:
+        return Verdict("applied")
+    version = max(held.version + 1, version)
+    state = _state(event, held, capture, version=version, doubtful=False)
+    if _content(state) == _content(held) or _poorer_copy(held, event):
+        return Verdict("duplicate")
+    order = _order(held, event, capture, window_microseconds)
+    if order.newer:
+        return Verdict("applied", replace(state, doubtful=order.doubtful), doubtful=order.doubtful)
+    if order.doubtful and not held.doubtful:
+        marked = replace(held, version=held.version + 1, doubtful=True)
+        return Verdict("stale", marked, doubtful=True)
+    return Verdict("stale", doubtful=order.doubtful)
+
+
+def _order(held: CaseState, event: CaseEvent, capture: Capture, window: int) -> _Order:
+    captured_later = capture.id > held.captured_id
+    old, new = held.server_date_modified, event.server_date_modified
+    if old is None or new is None:
+        return _Order(captured_later if old == new else old is None)
+    if old == new:
+        return _order_at_equal_times(held, event, captured_later)
+    if abs(to_microseconds(new) - to_microseconds(old)) < window:
+        earlier, later = (held, event) if old < new else (event, held)
+        if _contains(earlier, later):
+            return _Order(captured_later, doubtful=True)
+    return _Order(new > old)
+
+
+def _order_at_equal_times(held: CaseState, event: CaseEvent, captured_later: bool) -> _Order:  # noqa: FBT001
+    if held.xform_ids is None and event.xform_ids is not None:
+        return _Order(newer=True)
+    if held.deleted != event.gone:
+        return _Order(captured_later, doubtful=True)
+    if _contains(event, held):
+        return _Order(newer=True)
+    if _contains(held, event):
+        return _Order(newer=False)
+    return _Order(captured_later)
+
+
+def _contains(one: CaseEvent, other: CaseEvent) -> bool:
+    """Whether `one` knows of all forms of `other` and of more. XML knows of none: False."""
+    if one.xform_ids is None or other.xform_ids is None:
+        return False
+    return set(one.xform_ids) > set(other.xform_ids)
+
+
+def _poorer_copy(held: CaseState, event: CaseEvent) -> bool:
+    """Whether the event is XML of the time of the held JSON."""
+    same_time = event.server_date_modified == held.server_date_modified is not None
+    return same_time and event.xform_ids is None and held.xform_ids is not None
+
+
+_CONTENT_FIELDS = (*CaseEvent.names(), "extra", "source", "deleted")
+
+
+def _content(state: CaseState) -> Mapping[str, Json]:
+    return {name: getattr(state, name) for name in _CONTENT_FIELDS}
+
+
+def _state(
+    event: CaseEvent, held: CaseState | None, capture: Capture, *, version: int, doubtful: bool
+) -> CaseState:
+    fields = {name: getattr(event, name) for name in CaseEvent.names()}
+    if event.gone and not event.case_type and held is not None and held.case_type:
+        # HQ blanks the case. Its type says where it was written, and so where it must go from.
+        fields["properties"] = {**event.properties, "case_type": held.case_type}
+    return CaseState(
+        **fields,
+        extra=event.extra,
+        source="snapshot",
+        version=version,
+        captured_id=capture.id,
+        deleted=event.gone,
+        doubtful=doubtful,
+    )
+
+
+def latest_form(held: FormState | None, event: FormEvent, capture: Capture) -> Verdict[FormState]:
+    """Judge a version of a form: the later `server_modified_on`, else the later captured."""
+    version = capture.microseconds
+    if held is not None:
+        if held.captured_id == capture.id:
+            return Verdict("applied")
+        if all(getattr(event, name) == getattr(held, name) for name in (*_FORM_FIELDS, "extra")):
+            return Verdict("duplicate")
+        if not _newer_form(held, event, capture):
+            return Verdict("stale")
+        version = max(held.state_version + 1, version)
+    fields = {name: getattr(event, name) for name in _FORM_FIELDS}
+    state = FormState(**fields, extra=event.extra, state_version=version, captured_id=capture.id)
+    return Verdict("applied", state)
+
+
+_FORM_FIELDS = tuple(FormEvent.names())
+
+
+def _newer_form(held: FormState, event: FormEvent, capture: Capture) -> bool:
+    old, new = held.server_modified_on, event.server_modified_on
+    if old is None or new is None or old == new:
+        return capture.id > held.captured_id
+    return new > old
