@@ -1,0 +1,138 @@
+"""The Faust apps: `casewire streams` and `casewire sink NAME`. The way in."""
+
+import asyncio
+import logging
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+from mode import CrashingSupervisor
+
+from schemas.settings import KafkaSettings
+from sinks.base import Sink
+from streams.agents import Agent, Wiring, decoder, deliverer, keeper
+from streams.batches import BatchSchema, BatchTable, use_batches
+from streams.delivery import Delivery
+from streams.settings import StreamsSettings
+from streams.state import case_judge, form_judge
+
+SECOND_MICROSECONDS = 1_000_000
+#: Batches that wait in an agent's queue; Faust's own default counts single events.
+QUEUED_BATCHES = 4
+#: A record batch that is fetched must fit one that is sent (measured.md §5).
+FETCH_BYTES = 512 * 1024
+SEND_BYTES = 1_000_000
+LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
+STOP_SECONDS = 20
+
+
+def create_streams_app(
+    kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
+) -> faust.App:
+    """Return the worker that decodes captured events and keeps latest states."""
+    app = _app("casewire-streams", kafka, settings, data_dir)
+    wiring = Wiring(kafka, settings.batches_ahead)
+    writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+    window = settings.doubt_window_seconds * SECOND_MICROSECONDS
+    cases = _table(app, kafka, "case-state")
+    forms = _table(app, kafka, "form-state")
+    case_agent = keeper(
+        wiring, cases, case_judge(writer=writer, window_microseconds=window), "cases"
+    )
+    form_agent = keeper(wiring, forms, form_judge(writer=writer), "forms")
+    _agent(app, kafka, "captured", decoder(wiring))
+    _agent(app, kafka, "cases", case_agent)
+    _agent(app, kafka, "forms", form_agent)
+    return app
+
+
+def create_sink_app(
+    name: str, sink: Sink, kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
+) -> faust.App:
+    """Return the worker that writes case states to a sink, with a consumer group of its own."""
+    app = _app(f"casewire-sink-{name}", kafka, settings, data_dir, stream_wait_empty=False)
+    wiring = Wiring(kafka, ahead=0)
+    _agent(app, kafka, "case-state", deliverer(wiring, Delivery(name, sink)))
+    return app
+
+
+async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> None:
+    """Run a worker until SIGTERM or SIGINT; raise what crashed it, if something did."""
+    logging.disable(logging.DEBUG)  # Faust builds debug records that nobody prints
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await app.start()
+    started()
+    ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app.wait_until_stopped())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    crash = app.crash_reason
+    await asyncio.wait_for(app.stop(), STOP_SECONDS)
+    if crash is not None:
+        raise crash
+
+
+def recovered(app: faust.App) -> bool:
+    """Whether the worker has its partitions, and its tables are as the changelogs have them."""
+    assigned: Any = app.consumer.assignment()
+    return bool(assigned) and not app.rebalancing and not app.in_recovery
+
+
+def _app(
+    group: str, kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path, **more: Any
+) -> faust.App:
+    tables = data_dir / "tables" / group
+    tables.mkdir(parents=True, exist_ok=True)
+    servers = kafka.bootstrap_servers.split(",")
+    app = faust.App(
+        group,
+        broker=[f"kafka://{server}" for server in servers],
+        datadir=tables,
+        Table=BatchTable,
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES,
+        producer_max_batch_size=SEND_BYTES,
+        producer_max_request_size=LARGEST_REQUEST_BYTES,
+        producer_compression_type="zstd",
+        producer_linger=0,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=settings.session_timeout_seconds / 5,
+        broker_request_timeout=settings.session_timeout_seconds + 5,
+        broker_commit_interval=1.0,
+        stream_buffer_maxsize=QUEUED_BATCHES,
+        agent_supervisor=CrashingSupervisor,
+        **more,
+    )
+    use_batches(app)
+    return app
+
+
+def _agent(app: faust.App, kafka: KafkaSettings, topic: str, agent: Agent) -> None:
+    source = app.topic(kafka.topic(topic), schema=BatchSchema())
+    app.agent(source, name=topic, supervisor_strategy=CrashingSupervisor)(agent)
+
+
+def _table(app: faust.App, kafka: KafkaSettings, name: str) -> BatchTable:
+    changelog = app.topic(kafka.topic(name), schema=BatchSchema(), compacting=True)
+    table = app.Table(
+        name,
+        key_type=bytes,
+        value_type=bytes,
+        changelog_topic=changelog,
+        partitions=kafka.partitions,
+    )
+    if not isinstance(table, BatchTable):
+        raise TypeError("the app makes other tables than BatchTable")
+    return table

@@ -1,0 +1,35 @@
+"""What the streams role and the sinks count. One visible table of names."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+DECODED: Final = Counter(
+    "casewire_decoded_events_total", "Captured events that became typed ones.", ["topic"]
+)
+DEAD_LETTERS: Final = Counter(
+    "casewire_dead_letters_total", "Events that became dead letters.", ["stage", "cause"]
+)
+JUDGED: Final = Counter(
+    "casewire_judged_events_total", "Case and form events by what became of them.",
+    ["topic", "outcome"],
+)  # fmt: skip
+DOUBTFUL: Final = Counter(
+    "casewire_doubtful_orders_total", "Pairs whose order HQ does not tell (rule 2).", ["topic"]
+)
+UNTIMED: Final = Counter(
+    "casewire_untimed_events_total", "Events that came without HQ's time.", ["topic"]
+)
+BATCH_RECORDS: Final = Histogram(
+    "casewire_batch_records", "Records in a batch.", ["topic"],
+    buckets=(1, 10, 100, 1000, 10_000),
+)  # fmt: skip
+DELIVERED: Final = Counter(
+    "casewire_sink_events_total", "States by how they ended at a sink.", ["sink", "outcome"]
+)
+RETRIES: Final = Counter(
+    "casewire_sink_retries_total", "Writes tried again after a transient failure.", ["sink"]
+)
+WRITING: Final = Gauge(
+    "casewire_sink_retrying", "1 while a sink waits for its target.", ["sink"]
+)  # fmt: skip

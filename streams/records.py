@@ -1,0 +1,43 @@
+"""Records as they are read, and what all stages make of their headers."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from schemas.envelope import Headers
+
+
+class Record(Protocol):
+    """A record as aiokafka's consumer gives it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """Return the first header of that name, None if there is none or it is not UTF-8."""
+    for key, value in headers:
+        if key == name:
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return None
+    return None
+
+
+def captured_id(record: Record) -> str:
+    """Return the id of the captured event that a record comes from.
+
+    A record that nothing of ours wrote has none: where it lies stands for it.
+    """
+    found = header(record.headers, "casewire-captured-id") or header(record.headers, "ce_id")
+    return found or f"{record.topic}/{record.partition}/{record.offset}"
