@@ -22,7 +22,8 @@ class CaseEvent(Value):
     What the sent format cannot say is None (`attachments` and `xform_ids` of XML, in V1 also
     `indices`), never empty. Times are canonical (`schemas.times`). `properties` are as sent, with
     HQ's `case_name`, `case_type`, `owner_id`, `external_id` and `date_opened` among them.
-    `extra` holds the keys that are not named here, as they came.
+    `extra` holds the keys that are not named here, as they came, and beside a field that could not
+    hold what was sent, that value (`<key>_sent`).
     """
 
     domain: str

@@ -14,7 +14,8 @@ class FormEvent(Value):
     attributes are `@name`, text beside attributes `#text`; what may repeat is one list or one
     object, as it was sent. Times of the envelope, of `metadata` and of case blocks
     (`@date_modified`) are canonical, with the sent text beside one that was sent otherwise
-    (`<key>_sent`). `extra` holds the keys that are not named here.
+    (`<key>_sent`). `extra` holds the keys that are not named here, and what a field of another
+    type than HQ documents could not hold, as `<key>_sent` too.
     """
 
     id: str

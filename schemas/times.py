@@ -20,7 +20,7 @@ def canonical(text: str) -> str | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    if len(text) == _CANONICAL_LENGTH and text[-1] == "Z" and text[19] == "." and text[10] == "T":
+    if len(text) == _CANONICAL_LENGTH and text[7] + text[10] + text[19] + text[-1] == "-T.Z":
         return text
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
