@@ -1,0 +1,345 @@
+"""casewire.toml, credentials.toml and the environment, read once and checked whole.
+
+A path in the file is relative to the file's folder, a path in the environment to the current one.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final, TypeVar, get_args
+
+import msgspec
+
+from casewire.addresses import Address
+from casewire.environment import read_environment, variable
+from casewire.tables import FromEnvironment, key_name, keys_of, nearest, read_table
+from ingress.auth import Credential
+from ingress.settings import CredentialSettings, DomainSettings, IngressSettings
+from schemas.envelope import DOMAIN_PATTERN
+from schemas.errors import ConfigError
+from schemas.settings import KafkaSettings, Table
+from sinks.settings import SinkSettings, SqlSettings
+from streams.settings import StreamsSettings
+
+FILE: Final = "casewire.toml"
+CREDENTIALS_FILE: Final = "credentials.toml"
+NAME_PATTERN: Final = r"[a-z0-9][a-z0-9-]*"
+DEFAULT_SINK: Final = "sqlite"
+
+TableT = TypeVar("TableT", bound=Table)
+
+
+class MachineSettings(Table, frozen=True, kw_only=True):
+    """The keys outside of all tables.
+
+    `metrics_bind` is the first address that a process tries for its health and metrics; it takes
+    the next port while one is in use. `broker_bind` is that of a broker which `casewire up` starts.
+    """
+
+    data_dir: Annotated[str, msgspec.Meta(min_length=1)] = "var"
+    broker_bind: str = "127.0.0.1:9092"
+    console_bind: str = "127.0.0.1:8081"
+    metrics_bind: str = "127.0.0.1:9400"
+
+
+class Config(Table, frozen=True, kw_only=True):
+    """The whole configuration. `file` is None if there is none.
+
+    Secrets have been read: those of `credentials`, and the URLs of sinks with a `url_file`.
+    """
+
+    file: Path | None
+    data_dir: Path
+    machine: MachineSettings
+    kafka: KafkaSettings
+    ingress: IngressSettings
+    streams: StreamsSettings
+    domains: Mapping[str, DomainSettings]
+    credentials: Sequence[Credential]
+    sinks: Mapping[str, SinkSettings]
+
+    @property
+    def own_broker(self) -> bool:
+        """Whether `casewire up` is to start a broker."""
+        return not self.kafka.bootstrap_servers
+
+    @property
+    def cluster(self) -> KafkaSettings:
+        """`kafka` with the address of the broker of our own if no other is configured."""
+        servers = self.kafka.bootstrap_servers or self.machine.broker_bind
+        return msgspec.structs.replace(self.kafka, bootstrap_servers=servers)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where running processes leave their addresses and logs."""
+        return self.data_dir / "run"
+
+
+_TABLES: Final[Mapping[str, type[Table]]] = {
+    "kafka": KafkaSettings,
+    "ingress": IngressSettings,
+    "streams": StreamsSettings,
+}
+_SINK_TYPES: Final[Mapping[str, type[SinkSettings]]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(SinkSettings) or (SinkSettings,)
+}
+_NAMED: Final[Mapping[str, Sequence[str]]] = {
+    "domains": keys_of(DomainSettings),
+    "credentials": keys_of(CredentialSettings),
+    "sinks": list(dict.fromkeys(key for kind in _SINK_TYPES.values() for key in keys_of(kind))),
+}
+_PLAIN: Final = [
+    *((key,) for key in keys_of(MachineSettings)),
+    *((table, key) for table, kind in _TABLES.items() for key in keys_of(kind)),
+]
+_TOP_LEVEL: Final = (*keys_of(MachineSettings), *_TABLES, *_NAMED)
+
+
+def load_config(path: Path | None, env: Mapping[str, str]) -> Config:
+    """Read and check everything. Raises ConfigError with a line for each thing that is wrong."""
+    errors: list[str] = []
+    raw = {} if path is None else _read_files(path, errors)
+    names = {table: list(_table(raw, table)) for table in _NAMED}
+    for key, value in read_environment(env, _PLAIN, _NAMED, names, errors).items():
+        _put(raw, key, value)
+    config = _checked(raw, path, errors)
+    if config is None or errors:
+        raise ConfigError("\n".join(errors))
+    return config
+
+
+def _read_files(path: Path, errors: list[str]) -> dict[str, object]:
+    raw = _read_toml(path)
+    beside = path.parent / CREDENTIALS_FILE
+    if not beside.exists():
+        return raw
+    added = _read_toml(beside)
+    errors.extend(
+        f"{key}: only [credentials.NAME] may stand in {beside}; move it to {path}"
+        for key in added
+        if key != "credentials"
+    )
+    credentials = dict(_table(raw, "credentials"))
+    for name, credential in _table(added, "credentials").items():
+        if name in credentials:
+            errors.append(
+                f"[credentials.{name}]: is in {path} and in {beside}; remove one of the two"
+            )
+        credentials[name] = credential
+    return raw | {"credentials": credentials}
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); make one with casewire init, "
+            "or give the path of yours by --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}; correct that place") from error
+
+
+def _table(raw: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """Return a table, empty if there is none or if it is something else (which is reported)."""
+    table = raw.get(key)
+    return table if isinstance(table, dict) else {}
+
+
+def _put(raw: dict[str, object], path: tuple[str, ...], value: FromEnvironment) -> None:
+    *tables, key = path
+    for part in tables:
+        inner = dict(_table(raw, part))
+        raw[part] = inner
+        raw = inner
+    raw[key] = value
+
+
+def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) -> Config | None:
+    for key, value in raw.items():
+        if key not in _TOP_LEVEL:
+            errors.append(f"{key}: unknown table; did you mean {nearest(key, _TOP_LEVEL)}?")
+        elif key in (*_TABLES, *_NAMED) and not isinstance(value, dict):
+            errors.append(f"{key}: is a table; write [{key}]")
+    top = {key: raw[key] for key in keys_of(MachineSettings) if key in raw}
+    machine = read_table(MachineSettings, top, (), errors)
+    kafka = read_table(KafkaSettings, _table(raw, "kafka"), ("kafka",), errors)
+    ingress = read_table(IngressSettings, _table(raw, "ingress"), ("ingress",), errors)
+    streams = read_table(StreamsSettings, _table(raw, "streams"), ("streams",), errors)
+    domains = _named(DomainSettings, raw, "domains", DOMAIN_PATTERN, errors)
+    settings = _named(CredentialSettings, raw, "credentials", NAME_PATTERN, errors)
+    folder = Path() if path is None else path.parent
+    credentials = _credentials(settings, _table(raw, "domains"), folder, errors)
+    sinks = _sinks(raw, folder, errors)
+    if machine is None or kafka is None or ingress is None or streams is None:
+        return None
+    config = Config(
+        file=path,
+        data_dir=_data_dir(raw, machine, folder),
+        machine=machine,
+        kafka=kafka,
+        ingress=ingress,
+        streams=streams,
+        domains=domains,
+        credentials=credentials,
+        sinks=sinks,
+    )
+    errors.extend(_contradictions(config))
+    return config
+
+
+def _data_dir(raw: Mapping[str, object], machine: MachineSettings, folder: Path) -> Path:
+    given_in_file = isinstance(raw.get("data_dir"), str)
+    return ((folder if given_in_file else Path()) / machine.data_dir).absolute()
+
+
+def _named(
+    kind: type[TableT], raw: Mapping[str, object], table: str, pattern: str, errors: list[str]
+) -> dict[str, TableT]:
+    found = {}
+    for name, value in _table(raw, table).items():
+        place = key_name((table, name, "")).rstrip()
+        if not re.fullmatch(pattern, name):
+            errors.append(f"{place}: the name must match {pattern}; give it another one")
+        elif not isinstance(value, dict):
+            errors.append(f"{place}: is a table; write {place}")
+        elif (settings := read_table(kind, value, (table, name), errors)) is not None:
+            found[name] = settings
+    return found
+
+
+def _sinks(
+    raw: Mapping[str, object], folder: Path, errors: list[str]
+) -> Mapping[str, SinkSettings]:
+    if "sinks" not in raw:
+        return {DEFAULT_SINK: SqlSettings()}
+    sinks: dict[str, SinkSettings] = {}
+    for name in _table(raw, "sinks"):
+        only = {"sinks": {name: _table(raw, "sinks")[name]}}
+        kind = _sink_type(name, _table(_table(raw, "sinks"), name), errors)
+        if kind is not None:
+            found = _named(kind, only, "sinks", NAME_PATTERN, errors)
+            sinks |= {key: _with_url(key, value, folder, errors) for key, value in found.items()}
+    return sinks
+
+
+def _sink_type(
+    name: str, raw: Mapping[str, object], errors: list[str]
+) -> type[SinkSettings] | None:
+    value = raw.get("type", "")
+    given = value.text if isinstance(value, FromEnvironment) else value
+    kind = _SINK_TYPES.get(given) if isinstance(given, str) else None
+    if kind is None:
+        known = ", ".join(f'"{each}"' for each in _SINK_TYPES)
+        errors.append(f"{key_name(('sinks', name, 'type'))}: write one of {known}")
+    return kind
+
+
+def _with_url(name: str, settings: SqlSettings, folder: Path, errors: list[str]) -> SqlSettings:
+    path = ("sinks", name, "url")
+    if settings.url and settings.url_file:
+        errors.append(f"{key_name(path)}: stands beside url_file; remove one of the two")
+    url = settings.url
+    if settings.url_file:
+        path = ("sinks", name, "url_file")
+        url = _secret(folder / settings.url_file, path, errors)
+    if url and not url.startswith(("postgresql://", "sqlite:///")):
+        errors.append(f"{key_name(path)}: must begin with postgresql:// or sqlite:///; correct it")
+    return msgspec.structs.replace(settings, url=url, url_file="")
+
+
+def _secret(file: Path, path: tuple[str, ...], errors: list[str]) -> str:
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        errors.append(
+            f"{key_name(path)}: {file} cannot be read ({reason}); write the secret into that file"
+        )
+        return ""
+    if not secret:
+        errors.append(f"{key_name(path)}: {file} is empty; write the secret into it")
+    return secret
+
+
+def _credentials(
+    settings: Mapping[str, CredentialSettings],
+    domains: Mapping[str, object],
+    folder: Path,
+    errors: list[str],
+) -> Sequence[Credential]:
+    credentials = []
+    for name, credential in settings.items():
+        path = ("credentials", name)
+        errors.extend(
+            f"{key_name((*path, 'domains'))}: there is no project space {domain!r}; "
+            f"add a table {key_name(('domains', domain, '')).rstrip()}"
+            for domain in credential.domains
+            if domain not in domains
+        )
+        if not credential.domains:
+            errors.append(f"{key_name((*path, 'domains'))}: is empty; name a project space")
+        if credential.kind == "basic" and not credential.username:
+            errors.append(f"{key_name((*path, 'username'))}: missing; HTTP Basic needs one")
+        credentials.append(
+            Credential(
+                name=name,
+                domains=credential.domains,
+                kind=credential.kind,
+                username=credential.username,
+                secret=_secret(folder / credential.secret_file, (*path, "secret_file"), errors),
+                header=credential.header,
+            )
+        )
+    return credentials
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Return what is wrong between keys that are each right."""
+    errors = []
+    if config.domains and config.ingress.unknown_domains == "accept":
+        errors.append(
+            '[ingress] unknown_domains: "accept" is for a configuration without [domains.NAME]; '
+            "remove it, or remove the domains"
+        )
+    for path, text in (
+        (("ingress", "bind"), config.ingress.bind),
+        (("streams", "bind"), config.streams.bind),
+        (("broker_bind",), config.machine.broker_bind),
+        (("console_bind",), config.machine.console_bind),
+        (("metrics_bind",), config.machine.metrics_bind),
+    ):
+        try:
+            address = Address.parse(text)
+        except ValueError as error:
+            errors.append(f"{key_name(path)}: {error}")
+            continue
+        if not address.loopback and path in _open_binds(config):
+            errors.append(
+                f"{key_name(path)}: {address} can be reached from other machines without "
+                f"authentication; {_OPEN_REMEDY[path]}"
+            )
+    return errors
+
+
+_ALLOW: Final = "set [ingress] allow_unauthenticated = true if that is meant"
+_OPEN_REMEDY: Final = {
+    ("ingress", "bind"): f"give every [domains.NAME] a [credentials.NAME], or {_ALLOW}",
+    ("streams", "bind"): f"bind 127.0.0.1, or {_ALLOW}",
+    ("console_bind",): f"bind 127.0.0.1, or {_ALLOW}",
+    ("broker_bind",): (
+        f"bind 127.0.0.1, or use a cluster of yours by {variable(('kafka', 'bootstrap_servers'))}"
+    ),
+}
+
+
+def _open_binds(config: Config) -> set[tuple[str, ...]]:
+    """Return the binds that ask for no credentials although nobody said that this is meant."""
+    if config.ingress.allow_unauthenticated:
+        return {("broker_bind",)}
+    protected = {domain for credential in config.credentials for domain in credential.domains}
+    closed = bool(config.domains) or config.ingress.unknown_domains == "refuse"
+    unprotected = {path for path in _OPEN_REMEDY if path != ("ingress", "bind")}
+    return unprotected if closed and protected >= set(config.domains) else set(_OPEN_REMEDY)

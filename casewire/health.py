@@ -1,0 +1,181 @@
+"""Health and metrics of a process, on an address of their own (contract §3)."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, TypeAlias
+
+import msgspec
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from casewire.addresses import Address
+from schemas.errors import UnavailableError
+
+_PORTS_TRIED: Final = 100
+
+Probe: TypeAlias = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Two probes; each returns None if all is well, else the reason why not.
+
+    `live`: whether this process does its work, or has to be started anew. `ready`: whether it can
+    take work now.
+    """
+
+    live: Probe
+    ready: Probe
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A running process, as its file `run/<role>-<pid>.json` tells. `address` is host:port.
+
+    `started` tells it from a later process of the same id: see `start_time`.
+    """
+
+    role: str
+    pid: int
+    address: str
+    started: str
+
+    @classmethod
+    def of(cls, role: str, pid: int, address: Address) -> Self:
+        return cls(role, pid, str(address), start_time(pid) or "")
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.started
+
+
+def start_time(pid: int) -> str | None:
+    """Return what the system says of when a process started; None if it does not run.
+
+    Without Linux's /proc that is the empty text for every process that runs.
+    """
+    if not Path("/proc/self").exists():
+        return "" if _signalable(pid) else None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # proc(5): the name in parentheses may hold anything; state is field 3, starttime field 22.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _signalable(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def running(run_dir: Path) -> Sequence[Running]:
+    """Return the processes that run now, by role; remove what dead ones left behind."""
+    found = []
+    for file in sorted(run_dir.glob("*-*.json")):
+        try:
+            process = msgspec.json.decode(file.read_bytes(), type=Running)
+        except FileNotFoundError:
+            continue
+        except msgspec.DecodeError:
+            process = None
+        if process is not None and process.alive:
+            found.append(process)
+        else:
+            file.unlink(missing_ok=True)
+    return found
+
+
+@contextlib.contextmanager
+def announced(run_dir: Path, process: Running) -> Iterator[None]:
+    """Keep the file that tells of a process while it runs."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = run_dir / f"{process.role}-{process.pid}.json"
+    new = file.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(process))
+    new.replace(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def health_app(health: Health) -> Starlette:
+    """Return the application with `/health/live`, `/health/ready` and `/metrics`."""
+
+    async def live(request: Request) -> Response:
+        return _probed(health.live)
+
+    async def ready(request: Request) -> Response:
+        return _probed(health.ready)
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return Starlette(
+        routes=[
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", metrics),
+        ]
+    )
+
+
+def _probed(probe: Probe) -> Response:
+    reason = probe()
+    return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
+
+
+class _Server(uvicorn.Server):
+    """A server inside a process that has signal handlers of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving_health(
+    health: Health, *, role: str, bind: str, run_dir: Path
+) -> AsyncIterator[Address]:
+    """Serve health and metrics in this loop, at the first free port from `bind` up; give it.
+
+    Raises UnavailableError if a hundred ports in a row are taken.
+    """
+    address, listener = _first_free(Address.parse(bind))
+    config = uvicorn.Config(
+        health_app(health), log_config=None, access_log=False, lifespan="off", ws="none"
+    )
+    server = _Server(config)
+    with listener, announced(run_dir, Running.of(role, os.getpid(), address)):
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            await task
+
+
+def _first_free(first: Address) -> tuple[Address, socket.socket]:
+    for port in range(first.port, min(first.port + _PORTS_TRIED, 65536)):
+        address = Address(first.host, port)
+        with contextlib.suppress(OSError):
+            return address, address.listening()
+    raise UnavailableError(
+        f"no port is free for health and metrics from {first} up; "
+        "set CASEWIRE_METRICS_BIND to another address"
+    )

@@ -1,0 +1,122 @@
+"""`casewire init`: a starter configuration, a first secret, and what to enter in CommCare HQ."""
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+import click
+
+from casewire.config import FILE
+from schemas.envelope import DOMAIN_PATTERN
+from schemas.errors import ConfigError
+
+USERNAME: Final = "commcare-hq"
+_SECRET_BYTES: Final = 32
+
+_TEMPLATE: Final = """\
+# The configuration of Casewire. Lines that begin with # show a key with its default.
+# Every key can be given by environment too: CASEWIRE_INGRESS__MAX_BODY_BYTES=1000000.
+
+# Broker data, table stores, spool and databases of a single machine.
+# data_dir = "var"
+
+[kafka]
+# An existing cluster. Without it `casewire up` starts a broker of its own.
+# bootstrap_servers = "kafka-1:9092,kafka-2:9092"
+# topic_prefix = "casewire."
+# partitions = 8
+# replication = 1
+
+[ingress]
+# CommCare HQ reaches only a public https address: put a reverse proxy in front of this one.
+# bind = "127.0.0.1:8080"
+# max_body_bytes = 52428800
+
+[streams]
+# Snapshots of one case that are closer than this may come in either order.
+# doubt_window_seconds = 10
+
+# One table for each project space that may forward.
+[domains."{domain}"]
+
+# How CommCare HQ proves that it is CommCare HQ. Several may be valid for one domain.
+[credentials."{credential}"]
+domains = ["{domain}"]
+kind = "basic"
+username = "{username}"
+secret_file = "{secret_file}"
+
+# Where latest states go. Without a url it is an SQLite file a domain in the data directory;
+# url = "postgresql://…" writes to PostgreSQL, url_file names a file that holds that address.
+[sinks.sqlite]
+type = "sql"
+"""
+
+_INSTRUCTIONS: Final = """\
+Wrote {file} and the secret in {secret_file}.
+
+In CommCare HQ, Project Settings > Connection Settings > Add Connection Settings:
+  Name                 Casewire
+  URL                  https://YOUR-HOST/api/v1/in/{domain}
+  Authentication Type  HTTP Basic
+  Username             {username}
+  Password             {secret}
+
+Then, in Project Settings > Data Forwarding, add these forwarders with that connection:
+  Forward Cases                 payload format: JSON
+  Forward Forms                 payload format: JSON, "Include 'app_id'" ticked
+  Forward Form Stubs, Forward App Schema Changes, Forward Users, Forward Locations
+                                if you want them; each has one format only
+
+YOUR-HOST is the public https address whose proxy passes requests to the ingress.
+Cases that exist already are not forwarded until they change.
+"""
+
+
+@click.command(epilog="Example: casewire init --domain my-project")
+@click.option("--domain", required=True, help="The project space, as in HQ's address /a/DOMAIN/.")
+def init(domain: str) -> None:
+    """Write a starter casewire.toml and a first secret; print what to enter in CommCare HQ.
+
+    Nothing that exists is overwritten.
+    """
+    click.echo(write_starter(Path(), domain, secrets.token_hex(_SECRET_BYTES)))
+
+
+def write_starter(folder: Path, domain: str, secret: str) -> str:
+    """Write the two files; return what to tell the person. Raises ConfigError."""
+    if not re.fullmatch(DOMAIN_PATTERN, domain):
+        raise ConfigError(
+            f"{domain!r} is no project space; give the name in HQ's address /a/NAME/, "
+            "lower-case letters, digits, dots and hyphens"
+        )
+    credential = re.sub(r"[^a-z0-9]+", "-", domain).strip("-") or "hq"
+    secret_file = f"secrets/{credential}"
+    file = folder / FILE
+    _refuse_to_overwrite(file)
+    _refuse_to_overwrite(folder / secret_file)
+    (folder / "secrets").mkdir(mode=0o700, exist_ok=True)
+    _write_new(folder / secret_file, f"{secret}\n", 0o600)
+    content = _TEMPLATE.format(
+        domain=domain, credential=credential, username=USERNAME, secret_file=secret_file
+    )
+    _write_new(file, content, 0o644)
+    return _INSTRUCTIONS.format(
+        file=file, secret_file=secret_file, domain=domain, username=USERNAME, secret=secret
+    )
+
+
+def _refuse_to_overwrite(file: Path) -> None:
+    if file.exists():
+        raise ConfigError(f"{file} is there already; move it away, or go to another folder")
+
+
+def _write_new(file: Path, content: str, mode: int) -> None:
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error.strerror}); correct that") from error
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(content)
