@@ -14,6 +14,23 @@ KNOWN_PROPERTIES: Final = frozenset({"case_type", "case_name", "owner_id", "exte
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """A mobile worker."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place that owns cases."""
+
+    id: str
+    name: str
+    modified_on: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """A relation to another case; an empty `case_id` says that it was removed."""
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from casewire.simulation.model import Block, Case, Form, Index
+from casewire.simulation.model import Block, Case, Form, Index, Location, User
 from schemas.times import from_datetime
 from schemas.values import Json
 
@@ -271,11 +271,11 @@ def _element(tag: str, tree: Mapping[str, Json] | str) -> ET.Element:
     return element
 
 
-def user_json(user_id: str, username: str, domain: str) -> bytes:
+def user_json(user: User, domain: str) -> bytes:
     return encoded(
         {
-            "id": user_id,
-            "username": f"{username}@{domain}.commcarehq.org",
+            "id": user.id,
+            "username": f"{user.name}@{domain}.commcarehq.org",
             "first_name": "",
             "last_name": "",
             "default_phone_number": None,
@@ -284,33 +284,33 @@ def user_json(user_id: str, username: str, domain: str) -> bytes:
             "phone_numbers": [],
             "email": "",
             "eulas": "[]",
-            "resource_uri": f"/a/{domain}/api/user/v1/{user_id}/",
+            "resource_uri": f"/a/{domain}/api/user/v1/{user.id}/",
             "locations": [],
             "primary_location": None,
         }
     )
 
 
-def location_json(location_id: str, name: str, domain: str, modified: datetime) -> bytes:
+def location_json(location: Location, domain: str) -> bytes:
     return encoded(
         {
-            "_id": location_id,
+            "_id": location.id,
             "doc_type": "Location",
             "domain": domain,
             "external_id": None,
             "is_archived": False,
             "archived_on": None,
-            "last_modified": modified.replace(tzinfo=None).isoformat(),
+            "last_modified": location.modified_on.replace(tzinfo=None).isoformat(),
             "latitude": None,
             "lineage": [],
-            "location_id": location_id,
+            "location_id": location.id,
             "location_type": "village",
             "location_type_code": "village",
             "longitude": None,
             "metadata": {},
-            "name": name,
+            "name": location.name,
             "parent_location_id": None,
-            "site_code": name,
+            "site_code": location.name,
         }
     )
 
