@@ -34,6 +34,8 @@ class Value:
     @classmethod
     def from_object(cls, value: dict[str, Json]) -> Self:
         """Take known fields and `extra` from an object; a missing field is a TypeError."""
+        if not isinstance(value, dict):
+            raise TypeError("the value is not a JSON object")
         names = cls.names()
         known = {name: value[name] for name in names if name in value}
         extra = {name: item for name, item in value.items() if name not in known}

@@ -47,9 +47,8 @@ def newest_of_each(records: Sequence[Record]) -> Parsed:
     for record in records:
         if record.value is None:
             continue
-        try:
-            state = CaseState.from_json(record.value)
-        except (TypeError, ValueError):
+        state = _state(record.value)
+        if state is None:
             malformed.append(record)
             continue
         key = record.key or b""
@@ -58,6 +57,19 @@ def newest_of_each(records: Sequence[Record]) -> Parsed:
         if held is None or state.version >= held[1].version:
             newest[key] = (record, state)
     return Parsed(list(newest.values()), superseded, malformed)
+
+
+def _state(value: bytes) -> CaseState | None:
+    try:
+        state = CaseState.from_json(value)
+    except (TypeError, ValueError):
+        return None
+    fields: tuple[object, object] = (state.version, state.properties)
+    match fields:
+        case (int(), dict()):
+            return state
+        case _:
+            return None
 
 
 class Delivery:

@@ -1,0 +1,173 @@
+"""The Faust worker on a real broker."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import anyio
+import faust
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.partitioner import DefaultPartitioner
+from hypothesis import given, strategies as st
+
+from schemas.case import CaseState
+from schemas.dead_letter import DeadLetter
+from schemas.delivery import BatchDelivery
+from schemas.settings import KafkaSettings
+from schemas.topics import TOPICS
+from streams.app import create_sink_app, create_streams_app
+from streams.batches import partition_of
+from streams.settings import StreamsSettings
+from tests.kafka_tools import ConsumerRecord, create_topics, read_all
+from tests.servers import KafkaServer
+from tests.streams.made import Made, captured, state_record
+from tests.streams.test_compact import snapshot
+from tests.streams.test_delivery import ScriptedSink
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+SETTINGS = StreamsSettings(session_timeout_seconds=6)
+
+
+@pytest.fixture
+async def settings(kafka: KafkaServer, prefix: str) -> KafkaSettings:
+    await create_topics(kafka.bootstrap_servers, prefix, TOPICS, partitions=4)
+    return KafkaSettings(
+        bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix, partitions=4
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(app: faust.App) -> AsyncIterator[faust.App]:
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop()
+
+
+async def send(settings: KafkaSettings, topic: str, records: Sequence[Made]) -> None:
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers, acks="all"
+    ) as producer:
+        for record in records:
+            await producer.send_and_wait(
+                settings.topic(topic), record.value, record.key, headers=list(record.headers)
+            )
+
+
+async def read_until(
+    settings: KafkaSettings, topic: str, enough: Callable[[list[ConsumerRecord]], bool]
+) -> list[ConsumerRecord]:
+    with anyio.fail_after(60):
+        while True:
+            records = await read_all(settings.bootstrap_servers, settings.topic(topic))
+            if enough(records):
+                return records
+            await anyio.sleep(0.1)
+
+
+def states(records: Sequence[ConsumerRecord]) -> dict[bytes | None, CaseState]:
+    return {record.key: CaseState.from_json(record.value or b"") for record in records}
+
+
+def case_body(case_id: str, seconds: float, forms: str, **properties: str) -> bytes:
+    event = snapshot(seconds, forms, case_id=case_id)
+    return type(event)(
+        **{name: getattr(event, name) for name in event.names() if name != "properties"},
+        properties={"case_type": "patient", **properties},
+    ).to_json()
+
+
+@given(st.binary(min_size=1, max_size=80), st.integers(1, 64))
+def test_partitions_are_those_of_the_default_partitioner(key: bytes, partitions: int) -> None:
+    everything = list(range(partitions))
+    assert partition_of(key, partitions) == DefaultPartitioner()(key, everything, everything)
+
+
+async def test_captured_events_become_states_and_dead_letters(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    bodies = [case_body(f"c{i % 5}", 60 * i, "abcdefghij"[: i + 1], n=str(i)) for i in range(10)]
+    records = [captured(body) for body in [*bodies[5:], *bodies[:5], bodies[9], b"<broken"]]
+    await send(settings, "captured", records)
+    async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        letters = await read_until(settings, "dead-letters", lambda found: len(found) == 1)
+        tallies = await read_until(settings, "deliveries", lambda found: judged(found) == 11)
+    found = states(await read_all(settings.bootstrap_servers, settings.topic("case-state")))
+    assert {key: state.properties["n"] for key, state in found.items()} == {
+        f"demo/c{i % 5}".encode(): str(i) for i in range(5, 10)
+    }
+    assert DeadLetter.from_json(letters[0].value or b"").cause == "malformed_xml"
+    counts = sum_of(tallies)
+    assert counts["applied"] >= 5
+    assert counts["duplicate"] + counts["stale"] == 11 - counts["applied"]
+    for record in await read_all(settings.bootstrap_servers, settings.topic("case-state")):
+        assert record.partition == partition_of(record.key or b"", 4)
+
+
+def batches(records: Sequence[ConsumerRecord]) -> list[BatchDelivery]:
+    schema = ("casewire-schema", b"batch-delivery/1")
+    return [BatchDelivery.from_json(r.value or b"") for r in records if schema in r.headers]
+
+
+def sum_of(records: Sequence[ConsumerRecord]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for batch in batches(records):
+        for outcome, count in batch.counts.items():
+            total[outcome] = total.get(outcome, 0) + count
+    return total
+
+
+def judged(records: Sequence[ConsumerRecord]) -> int:
+    return sum(sum_of(records).values())
+
+
+async def test_a_restarted_worker_goes_on_where_the_last_stopped(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    await send(settings, "captured", [captured(case_body("c1", 600, "ab", n="new"))])
+    async with running(create_streams_app(settings, SETTINGS, tmp_path / "1")):
+        await read_until(settings, "case-state", lambda found: len(found) == 1)
+        await read_until(settings, "deliveries", lambda found: judged(found) == 1)
+    await send(settings, "captured", [captured(case_body("c1", 0, "a", n="old"))])
+    async with running(create_streams_app(settings, SETTINGS, tmp_path / "2")):
+        tallies = await read_until(settings, "deliveries", lambda found: judged(found) == 2)
+    assert sum_of(tallies) == {"applied": 1, "stale": 1}
+    found = states(await read_all(settings.bootstrap_servers, settings.topic("case-state")))
+    assert found[b"demo/c1"].properties["n"] == "new"
+
+
+async def test_a_key_on_another_partition_than_its_own_stops_the_worker(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    key = b"demo/c1"
+    wrong = (partition_of(key, 4) + 1) % 4
+    made = captured(case_body("c1", 0, "a"))
+    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer:
+        await producer.send_and_wait(
+            settings.topic("cases"), made.value, key, partition=wrong, headers=list(made.headers)
+        )
+    app = create_streams_app(settings, SETTINGS, tmp_path)
+    async with running(app):
+        with anyio.fail_after(30):
+            await app.wait_until_stopped()
+    assert type(app.crash_reason).__name__ == "WrongPartitionError"
+    assert not await read_all(settings.bootstrap_servers, settings.topic("case-state"))
+
+
+async def test_states_reach_a_sink_and_refusals_become_dead_letters(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    sink = ScriptedSink()
+    records = [state_record(f"c{i}", 1) for i in range(20)]
+    await send(settings, "case-state", [*records, Made(b"{", key=b"demo/broken")])
+    async with running(create_sink_app("test", sink, settings, SETTINGS, tmp_path)):
+        letters = await read_until(settings, "dead-letters", lambda found: len(found) == 1)
+        with anyio.fail_after(30):
+            while True:
+                if len(sink.rows) == 20:
+                    break
+                await anyio.sleep(0.05)
+    assert DeadLetter.from_json(letters[0].value or b"").stage == "sink:test"
