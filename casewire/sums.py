@@ -1,0 +1,138 @@
+"""The sums of contract §6, counted from the topics in distinct event ids.
+
+captured = decoded + dead; case (and form) events = applied + stale + duplicate. They hold after any
+crash, since the topics are all that is asked. What retention has deleted is not counted.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.dead_letter import DeadLetter
+from schemas.delivery import BatchDelivery, EventDelivery
+from schemas.settings import KafkaSettings
+from streams.records import Record, captured_id, header
+
+TYPED_TOPICS: Final = (
+    "cases", "forms", "form-stubs", "app-changes", "users", "locations", "custom",
+)  # fmt: skip
+JUDGED_TOPICS: Final = ("cases", "forms")
+#: An event that was read twice counts by the first of these that it ever ended as.
+_STRONGEST_FIRST: Final = ("applied", "stale", "duplicate", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How the events of a topic ended. `unjudged` are the ids of those not judged yet."""
+
+    events: int
+    outcomes: Mapping[str, int]
+    unjudged: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Numbers of distinct events. `lost`: captured, but neither typed nor a dead letter."""
+
+    captured: int
+    typed: Mapping[str, int]
+    dead: Mapping[str, int]
+    lost: Sequence[str]
+    judged: Mapping[str, Judged]
+
+    @property
+    def match(self) -> bool:
+        """Whether everything captured is accounted for."""
+        return not self.lost and not any(judged.unjudged for judged in self.judged.values())
+
+
+async def read_topic(kafka: KafkaSettings, topic: str) -> AsyncIterator[Record]:
+    """Yield the records of a topic from its beginning to where it ends now."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        await consumer.topics()
+        partitions = consumer.partitions_for_topic(kafka.topic(topic)) or ()
+        assigned = [TopicPartition(kafka.topic(topic), number) for number in partitions]
+        consumer.assign(assigned)
+        ends = await consumer.end_offsets(assigned)
+        await consumer.seek_to_beginning(*assigned)
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                for record in records:
+                    if record.offset < ends[tp]:
+                        yield record
+    finally:
+        await consumer.stop()
+
+
+async def count_sums(kafka: KafkaSettings) -> Sums:
+    """Read the topics and count. Takes as long as reading them does."""
+    captured = {captured_id(record) async for record in read_topic(kafka, "captured")}
+    typed: dict[str, int] = {}
+    accounted: set[str] = set()
+    for topic in TYPED_TOPICS:
+        ids = {captured_id(record) async for record in read_topic(kafka, topic)}
+        typed[topic] = len(ids)
+        accounted |= ids
+    causes = await _dead_by_id(kafka)
+    return Sums(
+        captured=len(captured),
+        typed={topic: count for topic, count in typed.items() if count},
+        dead=Counter(causes.values()),
+        lost=sorted(captured - accounted - causes.keys()),
+        judged={topic: await _judged(kafka, topic) for topic in JUDGED_TOPICS},
+    )
+
+
+async def _dead_by_id(kafka: KafkaSettings) -> Mapping[str, str]:
+    causes = {}
+    async for record in read_topic(kafka, "dead-letters"):
+        letter = DeadLetter.from_json(record.value or b"")
+        if letter.stage == "decode":
+            causes[letter.captured_id] = letter.cause
+    return causes
+
+
+async def _judged(kafka: KafkaSettings, topic: str) -> Judged:
+    covered, ends = await _ledger(kafka, topic)
+    by_id: dict[str, str] = {}
+    async for record in read_topic(kafka, topic):
+        event_id = header(record.headers, "ce_id") or f"{record.partition}/{record.offset}"
+        place = (record.partition, record.offset)
+        outcome = ends.get(place, "applied") if _covers(covered, place) else ""
+        by_id[event_id] = _stronger(by_id.get(event_id, ""), outcome)
+    outcomes = Counter(outcome for outcome in by_id.values() if outcome)
+    unjudged = sorted(event_id for event_id, outcome in by_id.items() if not outcome)
+    return Judged(len(by_id), outcomes, unjudged)
+
+
+async def _ledger(
+    kafka: KafkaSettings, topic: str
+) -> tuple[Mapping[int, Sequence[tuple[int, int]]], Mapping[tuple[int, int], str]]:
+    """Return the ranges of offsets that were judged, and how those ended that were not applied."""
+    covered: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    ends: dict[tuple[int, int], str] = {}
+    async for record in read_topic(kafka, "deliveries"):
+        if header(record.headers, "casewire-schema") == "batch-delivery/1":
+            batch = BatchDelivery.from_json(record.value or b"")
+            if (batch.stage, batch.topic) == ("state", kafka.topic(topic)):
+                covered[batch.partition].append((batch.first_offset, batch.last_offset))
+        else:
+            event = EventDelivery.from_json(record.value or b"")
+            if (event.stage, event.topic) == ("state", kafka.topic(topic)):
+                ends[event.partition, event.offset] = event.outcome
+    return covered, ends
+
+
+def _covers(covered: Mapping[int, Sequence[tuple[int, int]]], place: tuple[int, int]) -> bool:
+    partition, offset = place
+    return any(first <= offset <= last for first, last in covered.get(partition, ()))
+
+
+def _stronger(one: str, other: str) -> str:
+    known = [outcome for outcome in _STRONGEST_FIRST if outcome in (one, other)]
+    return known[0] if known else ""
