@@ -29,3 +29,10 @@ class KafkaSettings(Table, frozen=True, kw_only=True):
     def topic(self, name: str) -> str:
         """Return the full name of a topic of `schemas.topics.TOPICS`."""
         return self.topic_prefix + name
+
+    def group(self, role: str) -> str:
+        """Return a role's consumer group: `casewire-streams` with the default prefix.
+
+        Two installations on one cluster differ by prefix, and so must their groups.
+        """
+        return f"{self.topic_prefix.rstrip('.') or 'casewire'}-{role}"

@@ -34,7 +34,7 @@ def create_streams_app(
     kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
 ) -> faust.App:
     """Return the worker that decodes captured events and keeps latest states."""
-    app = _app("casewire-streams", kafka, settings, data_dir)
+    app = _app(kafka.group("streams"), kafka, settings, data_dir)
     wiring = Wiring(kafka, settings.batches_ahead)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
@@ -54,7 +54,7 @@ def create_sink_app(
     name: str, sink: Sink, kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
 ) -> faust.App:
     """Return the worker that writes case states to a sink, with a consumer group of its own."""
-    app = _app(f"casewire-sink-{name}", kafka, settings, data_dir, stream_wait_empty=False)
+    app = _app(kafka.group(f"sink-{name}"), kafka, settings, data_dir, stream_wait_empty=False)
     wiring = Wiring(kafka, ahead=0)
     _agent(app, kafka, "case-state", deliverer(wiring, Delivery(name, sink)))
     return app
