@@ -1,5 +1,6 @@
 """The disorder in which what HQ sends arrives, and bodies that are broken."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
@@ -104,7 +105,7 @@ BROKEN: Final[dict[str, tuple[Cause, str, Callable[[str, str], bytes]]]] = {
         lambda case_id, domain: _case(case_id, domain, "2999-01-01T00:00:00.000000Z"),
     ),
     "unknown kind": ("unknown_kind", JSON, lambda _, __: encoded({"hello": "world"})),
-    "empty": ("malformed_xml", XML, lambda _, __: b""),
+    "empty": ("unknown_kind", XML, lambda _, __: b""),
 }
 
 
@@ -122,8 +123,4 @@ def _broken(kind: str, rng: Random, domain: str) -> Request:
 
 def deserved(requests: Sequence[Request]) -> dict[str, int]:
     """Return how many dead letters of each cause the requests deserve."""
-    counts: dict[str, int] = {}
-    for request in requests:
-        if request.cause:
-            counts[request.cause] = counts.get(request.cause, 0) + 1
-    return counts
+    return dict(Counter(request.cause for request in requests if request.cause))

@@ -89,8 +89,8 @@ def make_history(seed: int, ends: datetime, plan: Plan) -> History:
         ends=from_datetime(ends),
         decidable=plan.decidable,
         cases=_true_cases(steps, plan.domain),
-        changes=Counter(step.change.what for step in steps),
-        requests=Counter(request.kind for request in requests),
+        changes=dict(Counter(step.change.what for step in steps)),
+        requests=dict(Counter(request.kind for request in requests)),
         broken={},
     )
     return History(requests, truth)

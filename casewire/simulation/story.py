@@ -147,15 +147,21 @@ def relate(world: World, at: datetime) -> Change:
 
 
 def archive(world: World, at: datetime) -> Change:
-    """Archive a form; closing ones are drawn more often, since that re-opens the case."""
+    """Archive a form: any, one that closed a case (re-opens it), or the only one of a case."""
     forms = [form for form in world.project.forms.values() if _active(world, form)]
     closing = [form for form in forms if any(block.close for block in form.blocks)]
-    if closing and world.rng.random() < 0.3:
-        forms = closing
-    if not forms:
+    only = [form for form in forms if any(_only(world, form, each) for each in form.case_ids)]
+    plain = [form for form in forms if not any(block.create for block in form.blocks)]
+    # Without the form that created it but with others, a case lives on without type and name.
+    chosen = world.rng.choices((plain, closing, only, forms), (10, 5, 3, 1))[0] or forms
+    if not chosen:
         return save_user(world, at)
-    form = world.rng.choice(forms)
+    form = world.rng.choice(chosen)
     return Change(what="form archived", cases=world.project.archive(form.id, at))
+
+
+def _only(world: World, form: Form, case_id: str) -> bool:
+    return world.project.cases[case_id].xform_ids == (form.id,)
 
 
 def unarchive(world: World, at: datetime) -> Change:
@@ -212,7 +218,7 @@ ACTIONS: Final[Mapping[Action, int]] = {
     close: 7,
     relate: 9,
     archive: 7,
-    unarchive: 3,
+    unarchive: 2,
     edit: 6,
     save_user: 2,
     save_location: 2,
