@@ -48,9 +48,9 @@ class Entry:
 COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("casewire.up:up", "Run everything on one machine."),
     "init": Entry("casewire.init:init", "Write a starter configuration and a first secret."),
-    "ingress": Entry("casewire.roles:ingress", "Take what CommCare HQ forwards."),
-    "streams": Entry("casewire.roles:streams", "Decode events and keep latest states."),
-    "sink": Entry("casewire.roles:sink", "Write to one sink of the configuration."),
+    "ingress": Entry("casewire.ingress_command:ingress", "Take what CommCare HQ forwards."),
+    "streams": Entry("casewire.workers:streams", "Decode events and keep latest states."),
+    "sink": Entry("casewire.workers:sink", "Write to one sink of the configuration."),
     "topics": Entry("casewire.topics_command:topics", "Create or check the topics."),
     "send": Entry("casewire.forwarder:send", "Post files as CommCare HQ would."),
     "tail": Entry("casewire.tail:tail", "Print events as they come."),

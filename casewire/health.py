@@ -100,18 +100,14 @@ def running(run_dir: Path) -> Sequence[Running]:
     return found
 
 
-@contextlib.contextmanager
-def announced(run_dir: Path, process: Running) -> Iterator[None]:
-    """Keep the file that tells of a process while it runs."""
+def announce(run_dir: Path, process: Running) -> Path:
+    """Write the file that tells of a process; return it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / f"{process.role}-{process.pid}.json"
     new = file.with_suffix(".new")
     new.write_bytes(msgspec.json.encode(process))
     new.replace(file)
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+    return file
 
 
 def health_app(health: Health) -> Starlette:
@@ -161,11 +157,13 @@ async def serving_health(
         health_app(health), log_config=None, access_log=False, lifespan="off", ws="none"
     )
     server = _Server(config)
-    with listener, announced(run_dir, Running.of(role, os.getpid(), address)):
+    with listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
+        file = announce(run_dir, Running.of(role, os.getpid(), address))
         try:
             yield address
         finally:
+            file.unlink(missing_ok=True)
             server.should_exit = True
             await task
 

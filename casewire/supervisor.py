@@ -111,7 +111,7 @@ class Keeper:
         if self.process is not None and self.process.returncode is None:
             await self._end(self.process)
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         process.terminate()
@@ -224,3 +224,67 @@ def port_probe(address: Address) -> Probe:
         return None
 
     return probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run on one machine.
+
+    `prepare` runs when the broker is ready; then all roles start. `stages` are in the order in
+    which they stop; the broker, if there is one, starts first and stops last.
+    """
+
+    around: Surroundings
+    broker: Role | None
+    prepare: Callable[[], Awaitable[None]]
+    stages: Sequence[Sequence[Role]]
+
+
+async def keep_running(plan: Plan, then: Callable[[], Awaitable[None]]) -> None:
+    """Start everything, call `then` when it is ready, and keep it running until a signal.
+
+    SIGINT or SIGTERM stop everything in order, at any moment. Raises what kept it from starting,
+    or what `then` raises, after everything is stopped.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    broker = [] if plan.broker is None else [Keeper(plan.broker, plan.around)]
+    stages = [[Keeper(role, plan.around) for role in stage] for stage in plan.stages]
+    work = asyncio.create_task(_start(plan, broker, stages, then))
+    signalled = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([work, signalled], return_when=asyncio.FIRST_COMPLETED)
+        if work.done() and work.exception() is None:
+            await signalled
+    finally:
+        plan.around.say("stopping")
+        work.cancel()
+        signalled.cancel()
+        await asyncio.wait([work])
+        for stage in [*stages, broker]:
+            await asyncio.gather(*(keeper.stop() for keeper in stage))
+    if not work.cancelled():
+        work.result()
+
+
+async def _start(
+    plan: Plan,
+    broker: Sequence[Keeper],
+    stages: Sequence[Sequence[Keeper]],
+    then: Callable[[], Awaitable[None]],
+) -> None:
+    await _start_all(broker, plan.around)
+    await plan.prepare()
+    await _start_all([keeper for stage in stages for keeper in stage], plan.around)
+    await then()
+
+
+async def _start_all(keepers: Sequence[Keeper], around: Surroundings) -> None:
+    for keeper in keepers:
+        keeper.start()
+    reasons = await asyncio.gather(*(keeper.until_ready() for keeper in keepers))
+    for keeper, reason in zip(keepers, reasons, strict=True):
+        if reason is not None:
+            around.say(f"{keeper.role.name} is not ready yet ({reason}); it goes on trying")

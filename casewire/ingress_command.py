@@ -1,0 +1,33 @@
+"""`casewire ingress`: the ASGI application on its server, with its health."""
+
+import click
+import uvloop
+
+from casewire.cli import Launch
+from casewire.config import Config
+from casewire.data_dir import open_data_dir
+from casewire.health import Health, serving_health
+from casewire.logs import set_up_logs
+from ingress.app import create_app
+from ingress.publisher import KafkaPublisher
+from ingress.server import serve
+
+
+@click.command(epilog="Example: CASEWIRE_INGRESS_BIND=127.0.0.1:8090 casewire ingress")
+@click.pass_obj
+def ingress(launch: Launch) -> None:
+    """Take what CommCare HQ forwards and store it in Kafka, until stopped."""
+    config = launch.config()
+    set_up_logs()
+    open_data_dir(config.data_dir)
+    uvloop.run(_run(config))
+
+
+async def _run(config: Config) -> None:
+    publisher = KafkaPublisher(config.cluster, config.ingress)
+    app = create_app(config.ingress, config.domains, config.credentials, publisher)
+    health = Health(live=lambda: None, ready=publisher.ready)
+    async with serving_health(
+        health, role="ingress", bind=config.machine.metrics_bind, run_dir=config.run_dir
+    ):
+        await serve(app, config.ingress.bind)

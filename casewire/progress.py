@@ -1,0 +1,73 @@
+"""How far the consumer groups are behind, and waiting until they are not."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from casewire.topics import admin
+from schemas.settings import KafkaSettings
+
+#: What `casewire streams` and a sink read, each after all of what the one before makes of it.
+STREAMS_GROUP: Final = "casewire-streams"
+_STAGES: Final = (("captured",), ("cases", "forms"))
+_SINK_SOURCES: Final = ("case-state",)
+_POLL_SECONDS: Final = 0.5
+
+Offsets: TypeAlias = Mapping[tuple[str, int], int]
+
+
+def behind(ends: Offsets, committed: Offsets) -> int:
+    """Return how many records lie between what is committed and the ends."""
+    return sum(max(0, end - committed.get(place, 0)) for place, end in ends.items())
+
+
+def sink_group(name: str) -> str:
+    return f"casewire-sink-{name}"
+
+
+async def await_caught_up(
+    kafka: KafkaSettings, sinks: Iterable[str], report: Callable[[str, int], None]
+) -> None:
+    """Return when all that is captured now has gone through streams and into every sink.
+
+    `report` is told the group and how many records it is behind. Raises UnavailableError.
+    """
+    for topics in _STAGES:
+        await _await_group(kafka, STREAMS_GROUP, topics, report)
+    for name in sinks:
+        await _await_group(kafka, sink_group(name), _SINK_SOURCES, report)
+
+
+async def _await_group(
+    kafka: KafkaSettings, group: str, topics: Sequence[str], report: Callable[[str, int], None]
+) -> None:
+    ends = await end_offsets(kafka, [kafka.topic(name) for name in topics])
+    async with admin(kafka) as client:
+        while left := behind(ends, await _committed(client, group)):
+            report(group, left)
+            await asyncio.sleep(_POLL_SECONDS)
+    report(group, 0)
+
+
+async def _committed(client: Any, group: str) -> Offsets:
+    found = await client.list_consumer_group_offsets(group)
+    return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
+
+
+async def end_offsets(kafka: KafkaSettings, topics: Iterable[str]) -> Offsets:
+    """Return the offsets after the last record of each partition of topics (full names)."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
+    try:
+        await consumer.start()
+        await consumer.topics()
+        places = [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in consumer.partitions_for_topic(topic) or ()
+        ]
+        ends = await consumer.end_offsets(places)
+    finally:
+        await consumer.stop()
+    return {(place.topic, place.partition): end for place, end in ends.items()}

@@ -1,0 +1,173 @@
+"""`casewire up`: everything on one machine."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+
+from casewire.addresses import Address, require_free
+from casewire.broker import Broker
+from casewire.cli import Launch
+from casewire.config import Config
+from casewire.data_dir import locked, open_data_dir
+from casewire.health import Running, announce, running
+from casewire.supervisor import (
+    Plan,
+    Role,
+    Say,
+    Surroundings,
+    health_probe,
+    keep_running,
+    port_probe,
+)
+from casewire.topics import create_topics
+from schemas.errors import UnavailableError
+from sinks.settings import SinkSettings
+
+_LEFTOVER_SECONDS: Final = 30
+BROKER_STOP_SECONDS: Final = 60
+
+
+@click.command(epilog="Example: casewire up")
+@click.option("--demo", is_flag=True, help="Send a made-up project, and show what became of it.")
+@click.pass_obj
+def up(launch: Launch, *, demo: bool) -> None:
+    """Run a broker (if none is configured), the ingress, the streams and every sink.
+
+    What dies is started anew. Ctrl-C stops everything in order; what was stored stays.
+    """
+    config = launch.config()
+    open_data_dir(config.data_dir)
+    config.run_dir.mkdir(exist_ok=True)
+    with locked(config.data_dir):
+        asyncio.run(_up(launch, config, demo=demo))
+
+
+async def _up(launch: Launch, config: Config, *, demo: bool) -> None:
+    await await_leftovers(config)
+    for address, variable in _own_addresses(config):
+        require_free(Address.parse(address), variable)
+    around = surroundings(launch, config, click.echo)
+
+    async def then() -> None:
+        click.echo(welcome(config))
+
+    await keep_running(await plan(launch, config, around), then)
+
+
+def surroundings(launch: Launch, config: Config, say: Say) -> Surroundings:
+    """Return what all child processes share: all of our environment, with our broker's address."""
+    env = {
+        **launch.env,
+        "KAFKA_BOOTSTRAP_SERVERS": config.cluster.bootstrap_servers,
+        "CASEWIRE_DATA_DIR": str(config.data_dir),
+    }
+    return Surroundings(run_dir=config.run_dir, env=env, say=say)
+
+
+async def plan(launch: Launch, config: Config, around: Surroundings) -> Plan:
+    """Return all that is to run. Getting the broker's jars may take a while the first time."""
+    broker = None
+    if config.own_broker:
+        around.say("starting the broker")
+        broker = await broker_role(config)
+
+    async def prepare() -> None:
+        await create_topics(config.cluster)
+        around.say("starting ingress, streams and sinks")
+
+    return Plan(
+        around=around,
+        broker=broker,
+        prepare=prepare,
+        stages=(
+            (_role(launch, config, "ingress", "ingress"),),
+            (_role(launch, config, "streams", "streams"),),
+            tuple(
+                _role(launch, config, f"sink-{name}", "sink", name, essential=False)
+                for name in config.sinks
+            ),
+        ),
+    )
+
+
+def _role(
+    launch: Launch, config: Config, name: str, *arguments: str, essential: bool = True
+) -> Role:
+    given = ("--config", str(launch.file)) if launch.file is not None else ()
+    return Role(
+        name=name,
+        # -P: a folder `streams` where the command was called must not stand in for ours.
+        command=(sys.executable, "-P", "-m", "casewire", *given, *arguments),
+        ready=health_probe(config.run_dir),
+        essential=essential,
+    )
+
+
+async def broker_role(config: Config) -> Role:
+    """Get the broker ready to start. Raises UnavailableError."""
+    address = Address.parse(config.machine.broker_bind)
+    with Address(address.host, 0).listening() as free:
+        controller_port = free.getsockname()[1]
+    broker = Broker(
+        data_dir=config.data_dir / "kafka",
+        host=address.host,
+        port=address.port,
+        controller_port=controller_port,
+    )
+    command = await asyncio.to_thread(broker.prepare)
+    accepts = port_probe(address)
+
+    async def ready(pid: int) -> str | None:
+        reason = await accepts(pid)
+        if reason is None:
+            announce(config.run_dir, Running.of("broker", pid, address))
+        return reason
+
+    return Role(name="broker", command=command, ready=ready, stop_seconds=BROKER_STOP_SECONDS)
+
+
+def _own_addresses(config: Config) -> Sequence[tuple[str, str]]:
+    own = [(config.ingress.bind, "CASEWIRE_INGRESS_BIND")]
+    if config.own_broker:
+        own.append((config.machine.broker_bind, "CASEWIRE_BROKER_BIND"))
+    return own
+
+
+async def await_leftovers(config: Config) -> None:
+    """Wait for the processes of a `casewire up` that was killed: they are about to stop.
+
+    Raises UnavailableError if one of them does not.
+    """
+    deadline = time.monotonic() + _LEFTOVER_SECONDS
+    while left := running(config.run_dir):
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"{left[0].role} (process {left[0].pid}) of an earlier run still uses "
+                f"{config.data_dir}; end it"
+            )
+        await asyncio.sleep(0.1)
+
+
+def welcome(config: Config) -> str:
+    """Return what to tell when all is ready."""
+    lines = [
+        "casewire is up; Ctrl-C stops it",
+        f"  ingress    http://{config.ingress.bind}/api/v1/in/DOMAIN",
+        *(f"  sink       {name}: {place(config, each)}" for name, each in config.sinks.items()),
+        f"  Kafka      {config.cluster.bootstrap_servers}",
+        f"  logs       {config.run_dir}",
+    ]
+    return "\n".join(lines)
+
+
+def place(config: Config, settings: SinkSettings) -> str:
+    """Return where a sink writes to, without a password."""
+    if not settings.url:
+        return f"{config.data_dir / 'sqlite'}/DOMAIN.db"
+    parts = urlsplit(settings.url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -1,0 +1,89 @@
+"""`casewire streams` and `casewire sink`: the Faust workers with their health."""
+
+import asyncio
+
+import click
+import faust
+import uvloop
+
+from casewire.cli import Launch
+from casewire.config import Config
+from casewire.data_dir import open_data_dir
+from casewire.health import Health, serving_health
+from casewire.logs import set_up_logs
+from casewire.tables import nearest
+from casewire.topics import check_topics
+from schemas.errors import ConfigError, UnavailableError
+from sinks.registry import SinkContext, make_sink
+from streams.app import create_sink_app, create_streams_app, recovered, run
+
+
+@click.command(epilog="Example: casewire streams")
+@click.pass_obj
+def streams(launch: Launch) -> None:
+    """Decode captured events and keep the latest state of each case and form, until stopped."""
+    config = launch.config()
+    _prepare(config)
+    uvloop.run(_run_streams(config))
+
+
+@click.command(epilog="Example: casewire sink sqlite")
+@click.argument("name")
+@click.pass_obj
+def sink(launch: Launch, name: str) -> None:
+    """Write latest states to the sink NAME of the configuration, until stopped."""
+    config = launch.config()
+    if name not in config.sinks:
+        raise ConfigError(_no_such_sink(config, name))
+    _prepare(config)
+    uvloop.run(_run_sink(config, name))
+
+
+def _prepare(config: Config) -> None:
+    set_up_logs()
+    open_data_dir(config.data_dir)
+
+
+def _no_such_sink(config: Config, name: str) -> str:
+    if not config.sinks:
+        return f"there is no sink {name!r}; add a table [sinks.{name}]"
+    return f"there is no sink {name!r}; did you mean {nearest(name, list(config.sinks))}?"
+
+
+async def _run_streams(config: Config) -> None:
+    await _require_topics(config)
+    app = create_streams_app(config.cluster, config.streams, config.data_dir)
+    await _serve(app, "streams", config)
+
+
+async def _run_sink(config: Config, name: str) -> None:
+    await _require_topics(config)
+    target = make_sink(config.sinks[name], SinkContext(name, config.data_dir))
+    app = create_sink_app(name, target, config.cluster, config.streams, config.data_dir)
+    await _serve(app, f"sink-{name}", config)
+
+
+async def _require_topics(config: Config) -> None:
+    """Raise UnavailableError if a topic is missing: Faust would ignore that (measured.md §4)."""
+    for difference in await check_topics(config.cluster):
+        if not difference.found or difference.what == "partitions":
+            raise UnavailableError(str(difference))
+
+
+async def _serve(app: faust.App, role: str, config: Config) -> None:
+    started = asyncio.Event()
+
+    def live() -> str | None:
+        return (
+            None if app.crash_reason is None else f"it crashed: {type(app.crash_reason).__name__}"
+        )
+
+    def ready() -> str | None:
+        if started.is_set() and recovered(app):
+            return None
+        return "it has no partitions, or its tables are not recovered yet"
+
+    async with serving_health(
+        Health(live, ready), role=role, bind=config.machine.metrics_bind, run_dir=config.run_dir
+    ):
+        await run(app, started.set)
