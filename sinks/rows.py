@@ -163,6 +163,13 @@ def _index_cells(indices: Mapping[str, Index] | None) -> Mapping[str, Cell]:
     }
 
 
+def _every_text(value: Json) -> str:
+    """Return a text that holds whatever characters the value holds at any depth."""
+    if isinstance(value, Mapping):
+        return "".join(map(_every_text, (*value, *value.values())))
+    return "".join(map(_every_text, value)) if isinstance(value, list) else str(value)
+
+
 def _json(value: Json) -> str:
     return orjson.dumps(value).decode()
 
@@ -207,4 +214,4 @@ def _texts(state: CaseState) -> Iterator[tuple[str, str]]:
     for name in state.properties:
         yield "properties", name
     for name, value in state.properties.items():
-        yield f"properties.{name}", value if isinstance(value, str) else str(value)
+        yield f"properties.{name}", value if isinstance(value, str) else _every_text(value)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psycopg
+
 from casewire.broker import Broker
 
 START_SECONDS = 60
@@ -107,6 +109,20 @@ class PostgresServer:
         with log_file.open("ab") as log:
             self.process = subprocess.Popen(serve, stdout=log, stderr=log)
         wait_for_port(self.port, self.process, log_file)
+        self._wait_for_a_session()
+
+    def _wait_for_a_session(self) -> None:
+        """PostgreSQL listens before it has recovered, and refuses sessions until then."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url()).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop as `pg_ctl stop -m MODE` does; `immediate` is a crash."""
