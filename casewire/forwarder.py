@@ -1,62 +1,47 @@
-"""CommCare HQ's way of posting: one connection a payload, its headers, its retries.
-
-Sources: protocol.md §1.0 (requests), §3 (what becomes of an answer, schedule, parallelism).
-"""
+"""The sender: posts as CommCare HQ does (`casewire.hq`), and `casewire send`."""
 
 import asyncio
-import base64
+import contextlib
 import ssl
+import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+import click
+import orjson
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from schemas.errors import Cause
-
-Verdict: TypeAlias = Literal["success", "empty", "retry", "rejected"]
-Outcome: TypeAlias = Literal["success", "empty", "rejected", "cancelled"]
-Generation: TypeAlias = Literal["A", "B"]
-Failure: TypeAlias = Literal["answer", "exception"]
-
-#: Answers after which generation B tries again; every other 4xx and 5xx is a rejection (§3.1).
-_RETRIED_BY_B: Final = frozenset({429, 500, 502, 503, 504})
-#: Answers that generation A takes for an invalid payload; it tries again after any other.
-_REJECTED_BY_A: Final = frozenset(
-    {401, 402, 403, 405, 406, 410, 411, 413, 414, 415, 416, 417, 418, 421, 422, 431, 451}
+from casewire.guess import guessed
+from casewire.hq import (
+    Failure,
+    Generation,
+    Request,
+    address,
+    basic,
+    redirected,
+    verdict,
+    wait_before,
+    wire_headers,
 )
+from schemas.errors import ConfigError
 
-#: Waits before the second and every later send, in seconds: 1, 3, 9, 27 and 81 hours (§3.3).
-WAITS: Final = tuple(3600 * 3**power for power in range(5))
-#: How many sends there are at most, by what failed the first time (§3.3).
-SENDS: Final[dict[Failure, int]] = {"answer": 6, "exception": 3}
+Outcome: TypeAlias = Literal["success", "empty", "rejected", "cancelled"]
+
 #: Hours of HQ's schedule become seconds.
 HOURS_AS_SECONDS: Final = 1 / 3600
 
+DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080/api/v1/in/demo"
+
 _MOST_REDIRECTS: Final = 30
-_USER_AGENT: Final = "python-requests/2.32.3"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One payload as HQ posts it.
-
-    `kind` says what it is and `subject` its id, for people; `headers` are HQ's own beside those
-    that every request has; `label` is appended to the address's path; `cause` is that of the dead
-    letter it deserves, None for a good one.
-    """
-
-    kind: str
-    body: bytes
-    content_type: str
-    headers: Sequence[tuple[str, str]] = ()
-    query: str = ""
-    label: str = ""
-    method: str = "POST"
-    subject: str = ""
-    cause: Cause | None = None
+_SECONDS_BETWEEN_LINES: Final = 60
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +80,21 @@ class Result:
     def delivered(self) -> bool:
         return self.outcome in ("success", "empty")
 
+    def to_dict(self) -> dict[str, str | int | None]:
+        return {
+            "subject": self.request.subject,
+            "kind": self.request.kind,
+            "outcome": self.outcome,
+            "sends": self.sends,
+            "status": self.answer.status,
+            "answer": self.answer.text,
+        }
+
+    def __str__(self) -> str:
+        said = "no answer" if self.answer.status is None else f"HTTP {self.answer.status}"
+        head = f"{self.request.subject} ({self.request.kind}): {self.outcome}, {said}"
+        return f"{head} after {self.sends} sends: {self.answer.text.strip()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -109,65 +109,6 @@ class Report:
     def counts(self) -> dict[str, int]:
         """Return how many requests of each kind were delivered."""
         return dict(Counter(each.request.kind for each in self.results if each.delivered))
-
-
-def verdict(status: int, generation: Generation = "B") -> Verdict:
-    """Return what HQ makes of an answer's status, redirects followed (protocol.md §3.1)."""
-    if status == 204:
-        return "empty"
-    if 200 <= status < 300:
-        return "success"
-    if status < 400:
-        return "rejected"
-    if generation == "A":
-        return "rejected" if status in _REJECTED_BY_A else "retry"
-    return "retry" if status in _RETRIED_BY_B else "rejected"
-
-
-def wait_before(sends: int, failure: Failure) -> int | None:
-    """Return the seconds to wait after so many failed sends, None when HQ gives up (§3.3)."""
-    return WAITS[sends - 1] if sends < SENDS[failure] else None
-
-
-def redirected(method: str, status: int) -> str:
-    """Return the method with which requests follows a redirect; `GET` goes without a body.
-
-    303 and 302 make a GET of anything but HEAD, 301 of a POST only; 307 and 308 keep all.
-    """
-    if method != "HEAD" and (status in (302, 303) or (status == 301 and method == "POST")):
-        return "GET"
-    return method
-
-
-def basic(username: str, password: str) -> tuple[str, str]:
-    """Return HTTP Basic credentials as requests encodes them: latin-1, else UTF-8 (§2)."""
-    text = f"{username}:{password}"
-    try:
-        raw = text.encode("latin-1")
-    except UnicodeEncodeError:
-        raw = text.encode()
-    return "Authorization", f"Basic {base64.b64encode(raw).decode()}"
-
-
-def address(to: str, request: Request) -> str:
-    """Return where a request goes: the label on the path, the query at the end."""
-    parts = urlsplit(to)
-    path = f"{parts.path.rstrip('/')}/{request.label}" if request.label else parts.path
-    query = "&".join(part for part in (parts.query, request.query) if part)
-    return parts._replace(path=path, query=query).geturl()
-
-
-def wire_headers(request: Request, credentials: tuple[str, str] | None) -> list[tuple[str, str]]:
-    """Return the headers that go out, `Host` and `Content-Length` apart (§1.0)."""
-    return [
-        ("User-Agent", _USER_AGENT),
-        ("Accept-Encoding", "gzip, deflate"),
-        ("Accept", "*/*"),
-        ("Connection", "keep-alive"),
-        ("Content-Type", request.content_type),
-        *request.headers,
-        *([credentials] if credentials else []),
-    ]
 
 
 async def forward_all(
@@ -268,3 +209,135 @@ async def _follow(
             headers = [header for header in headers if header != options.credentials]
         url = target
     raise ValueError(f"exceeded {_MOST_REDIRECTS} redirects")
+
+
+@contextlib.contextmanager
+def shown_progress(total: int) -> Iterator[Callable[[Result], None]]:
+    """Show on stderr how many requests are done: a bar on a terminal, else a line a minute."""
+    if sys.stderr.isatty():
+        columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("Sending", total=total)
+            yield lambda result: bar.advance(task)
+        return
+    done = 0
+    said_at = time.monotonic()
+
+    def count(result: Result) -> None:
+        nonlocal done, said_at
+        done += 1
+        if time.monotonic() - said_at >= _SECONDS_BETWEEN_LINES:
+            said_at = time.monotonic()
+            click.echo(f"sent {done} of {total}", err=True)
+
+    yield count
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def target_options(command: Command) -> Command:
+    """Add the options that say where to post and as whom; `Target` takes them."""
+    for option in reversed(
+        (
+            click.option("--to", default=DEFAULT_ADDRESS, show_default=True, help="The address."),
+            click.option("--user", default="", help="User name for HTTP Basic."),
+            click.option("--password-file", type=_FILE, help="File with the password for --user."),
+            click.option("--api-key-file", type=_FILE, help="File with an API key, sent verbatim."),
+            click.option("--api-key-header", default="Authorization", show_default=True),
+            click.option("--generation", type=click.Choice(["A", "B"]), default="B",
+                         show_default=True, help="HQ's rules for answers: A until March 2025."),
+            click.option("--scale", type=click.FloatRange(0), default=HOURS_AS_SECONDS,
+                         help="Factor on HQ's waits; the default makes an hour a second."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The values of `target_options`."""
+
+    to: str
+    user: str
+    password_file: Path | None
+    api_key_file: Path | None
+    api_key_header: str
+    generation: Generation
+    scale: float
+
+    @classmethod
+    def chosen(cls, values: Mapping[str, Any]) -> Self:
+        """Take what is ours of a command's values."""
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+
+    def options(self) -> Options:
+        """Raise click.UsageError if only one of user and password is given."""
+        if bool(self.user) != bool(self.password_file):
+            raise click.UsageError("give --user and --password-file together")
+        credentials = None
+        if self.password_file:
+            credentials = basic(self.user, _secret(self.password_file))
+        if self.api_key_file:
+            credentials = (self.api_key_header, _secret(self.api_key_file))
+        return Options(generation=self.generation, scale=self.scale, credentials=credentials)
+
+
+def _secret(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read as a secret; write it as UTF-8 text") from error
+
+
+@click.command(
+    epilog="Example: casewire send case.json form.xml --received-on 2026-11-22T10:00:00.000000Z"
+)
+@click.argument("files", nargs=-1, required=True, type=_FILE)
+@target_options
+@click.option("--header", "headers", multiple=True, help="A header to add, as NAME:VALUE.")
+@click.option("--app-id", default="", help="The app id in the address of forms.")
+@click.option("--received-on", default="", help="The header of forms that do not say it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.pass_context
+def send(context: click.Context, /, **chosen: Any) -> None:
+    """Post files as CommCare HQ would, with its headers, retries and waits.
+
+    What a file is, and so its headers, is told from its content. Exits with 1 if one was not
+    delivered.
+    """
+    target = Target.chosen(chosen)
+    extra = [_header(text) for text in chosen["headers"]]
+    requests = [
+        replace(request, headers=(*request.headers, *extra))
+        for request in (
+            guessed(
+                file.name, _body(file), app_id=chosen["app_id"], received_on=chosen["received_on"]
+            )
+            for file in chosen["files"]
+        )
+    ]
+    with shown_progress(len(requests)) as progress:
+        work = forward_all(requests, target.to, options=target.options(), progress=progress)
+        report = asyncio.run(work)
+    if chosen["as_json"]:
+        click.echo(orjson.dumps([result.to_dict() for result in report.results]))
+    else:
+        for result in report.results:
+            click.echo(str(result))
+    context.exit(1 if report.failed else 0)
+
+
+def _body(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); correct that") from error
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.UsageError(f"{text!r} is no header; write --header NAME:VALUE")
+    return name.strip(), value.strip()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
-from casewire.forwarder import Request
+from casewire.hq import Request
 from casewire.simulation.forwards import JSON, XML
 from casewire.simulation.history import History
 from casewire.simulation.render import CASE_XMLNS, encoded

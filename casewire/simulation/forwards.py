@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from casewire.forwarder import Request
+from casewire.hq import Request
 from casewire.simulation import render
 from casewire.simulation.model import Case, Form, Location, User
 from casewire.truth import Comparable

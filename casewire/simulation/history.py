@@ -8,7 +8,7 @@ from itertools import accumulate
 from random import Random
 from typing import Final, Literal, TypeAlias
 
-from casewire.forwarder import Request
+from casewire.hq import Request
 from casewire.simulation import forwards, render
 from casewire.simulation.model import Case
 from casewire.simulation.story import (

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from lxml import etree
 
-from casewire.forwarder import Request
+from casewire.hq import Request
 from casewire.simulation.delivery import deliver, deserved
 from casewire.simulation.history import Format, History, Plan, make_history
 from casewire.truth import Truth, compare

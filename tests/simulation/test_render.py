@@ -8,7 +8,7 @@ import orjson
 import pytest
 from lxml import etree
 
-from casewire.forwarder import Request
+from casewire.hq import Request
 from casewire.simulation import render
 from casewire.simulation.delivery import BROKEN, deliver
 from casewire.simulation.history import Plan, make_history
