@@ -6,11 +6,10 @@ from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from casewire.topics import admin
+from casewire.topics import admin, partition_numbers
 from schemas.settings import KafkaSettings
 
 #: What `casewire streams` and a sink read, each after all of what the one before makes of it.
-STREAMS_GROUP: Final = "casewire-streams"
 _STAGES: Final = (("captured",), ("cases", "forms"))
 _SINK_SOURCES: Final = ("case-state",)
 _POLL_SECONDS: Final = 0.5
@@ -23,10 +22,6 @@ def behind(ends: Offsets, committed: Offsets) -> int:
     return sum(max(0, end - committed.get(place, 0)) for place, end in ends.items())
 
 
-def sink_group(name: str) -> str:
-    return f"casewire-sink-{name}"
-
-
 async def await_caught_up(
     kafka: KafkaSettings, sinks: Iterable[str], report: Callable[[str, int], None]
 ) -> None:
@@ -35,9 +30,9 @@ async def await_caught_up(
     `report` is told the group and how many records it is behind. Raises UnavailableError.
     """
     for topics in _STAGES:
-        await _await_group(kafka, STREAMS_GROUP, topics, report)
+        await _await_group(kafka, kafka.group("streams"), topics, report)
     for name in sinks:
-        await _await_group(kafka, sink_group(name), _SINK_SOURCES, report)
+        await _await_group(kafka, kafka.group(f"sink-{name}"), _SINK_SOURCES, report)
 
 
 async def _await_group(
@@ -56,17 +51,12 @@ async def _committed(client: Any, group: str) -> Offsets:
     return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
 
 
-async def end_offsets(kafka: KafkaSettings, topics: Iterable[str]) -> Offsets:
+async def end_offsets(kafka: KafkaSettings, topics: Sequence[str]) -> Offsets:
     """Return the offsets after the last record of each partition of topics (full names)."""
+    places = [TopicPartition(*each) for each in await partition_numbers(kafka, topics)]
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
     try:
         await consumer.start()
-        await consumer.topics()
-        places = [
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in consumer.partitions_for_topic(topic) or ()
-        ]
         ends = await consumer.end_offsets(places)
     finally:
         await consumer.stop()

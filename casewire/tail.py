@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 
 from casewire.cli import Launch
 from casewire.tables import nearest
+from casewire.topics import partition_numbers
 from schemas.envelope import Headers
 from schemas.errors import ConfigError, UnavailableError
 from schemas.settings import KafkaSettings
@@ -138,6 +139,7 @@ async def events(
     kafka: KafkaSettings, topic: str, *, since_beginning: bool
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of a topic (full name) without end. Raises UnavailableError."""
+    partitions = [TopicPartition(*each) for each in await partition_numbers(kafka, [topic])]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.bootstrap_servers,
         enable_auto_commit=False,
@@ -145,7 +147,6 @@ async def events(
     )
     try:
         await consumer.start()
-        partitions = await _partitions(consumer, topic)
         consumer.assign(partitions)
         if since_beginning:
             await consumer.seek_to_beginning()
@@ -160,12 +161,6 @@ async def events(
         ) from error
     finally:
         await consumer.stop()
-
-
-async def _partitions(consumer: Any, topic: str) -> Sequence[Any]:
-    if topic not in await consumer.topics():
-        raise UnavailableError(f"topic {topic} is missing; run casewire topics create")
-    return [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
 
 
 @click.command(epilog="Example: casewire tail case-state --domain demo --since-beginning -n 5")

@@ -82,6 +82,26 @@ async def check_topics(kafka: KafkaSettings) -> Sequence[Difference]:
         return differences(kafka, await _actual_topics(client, kafka))
 
 
+async def partition_numbers(
+    kafka: KafkaSettings, topics: Sequence[str]
+) -> Sequence[tuple[str, int]]:
+    """Return topic and number of each partition of topics (full names).
+
+    Raises UnavailableError if there is no broker or one of the topics is missing.
+    """
+    async with admin(kafka) as client:
+        present = set(await client.list_topics())
+        for topic in topics:
+            if topic not in present:
+                raise UnavailableError(f"topic {topic} is missing; run casewire topics create")
+        described = await client.describe_topics(list(topics))
+        return [
+            (topic["topic"], partition["partition"])
+            for topic in described
+            for partition in topic["partitions"]
+        ]
+
+
 def differences(kafka: KafkaSettings, actual: Mapping[str, Actual]) -> Sequence[Difference]:
     """Compare the cluster's topics, by full name, with what `kafka` asks for."""
     found: list[Difference] = []

@@ -1,0 +1,50 @@
+# make setup   the virtual environment, the locked dependencies, the broker's jars (safe to repeat)
+# make test    lint, types, import rules and all tests, on real servers
+# make demo    everything with a made-up project in it, until Ctrl-C
+# make up      everything with nothing in it, until Ctrl-C; data stays in var/
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.setup
+CASEWIRE := $(BIN)/casewire
+DEMO_DIR := var/demo
+
+.PHONY: setup test demo up format lock schemas clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml docker/kafka/pom.xml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -c "from casewire.broker import fetch_jars; fetch_jars()"
+	touch $@
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(BIN)/pytest --cov
+
+demo: setup
+	rm -rf $(DEMO_DIR)
+	CASEWIRE_DATA_DIR=$(DEMO_DIR) $(CASEWIRE) up --demo
+
+up: setup
+	$(CASEWIRE) up
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --python-version 3.11 -o requirements.lock
+
+schemas: setup
+	$(BIN)/python -m schemas.publish
+
+# Leaves var/, where the data of `make up` is.
+clean:
+	rm -rf .venv docker/kafka/libs $(DEMO_DIR) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
