@@ -1,0 +1,177 @@
+"""`casewire doctor`: looks at everything that can be wrong on this machine, and says what to do."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import aiohttp
+import click
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from casewire.cli import Launch
+from casewire.config import Config
+from casewire.data_dir import open_data_dir
+from casewire.health import running
+from casewire.supervisor import ask_ready
+from casewire.topics import check_topics, partition_numbers
+from schemas.errors import CasewireError, DeliveryError
+from sinks.registry import SinkContext, make_sink
+
+#: Below it SQLite and the broker will soon stop.
+LEAST_FREE_BYTES: Final = 1024**3
+#: Clocks of machines with NTP differ by much less.
+CLOCK_SECONDS: Final = 60
+_DOMAIN_NOBODY_HAS: Final = "casewire-doctor"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One sentence: what is wrong, and what to do."""
+
+    area: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.area}: {self.text}"
+
+
+Check: TypeAlias = Callable[[Config], Awaitable[Sequence[str]]]
+
+
+@click.command(epilog="Example: casewire doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@click.pass_context
+def doctor(context: click.Context, /, *, as_json: bool) -> None:
+    """Check configuration, data directory, broker, topics, roles, ingress, sinks and clock.
+
+    One line a problem, with the remedy; exit with 1 if there is one.
+    """
+    problems = asyncio.run(examine(context.ensure_object(Launch).config()))
+    if as_json:
+        click.echo(orjson.dumps([asdict(problem) for problem in problems]))
+    else:
+        for problem in problems:
+            click.echo(str(problem))
+        if not problems:
+            click.echo("nothing is wrong")
+    context.exit(1 if problems else 0)
+
+
+async def examine(config: Config) -> Sequence[Problem]:
+    """Make every check; one that fails does not keep the others from being made."""
+    problems = []
+    for area, check in CHECKS.items():
+        try:
+            texts = await check(config)
+        except CasewireError as error:
+            texts = [str(error)]
+        problems += [Problem(area, text) for text in texts]
+    return problems
+
+
+async def _data_directory(config: Config) -> Sequence[str]:
+    open_data_dir(config.data_dir)
+    try:
+        with tempfile.TemporaryFile(dir=config.data_dir) as file:
+            file.write(b"casewire")
+    except OSError as error:
+        return [f"{config.data_dir} cannot be written ({error.strerror}); correct its permissions"]
+    return disk_problems(config.data_dir, shutil.disk_usage(config.data_dir).free)
+
+
+def disk_problems(folder: Path, free_bytes: int) -> Sequence[str]:
+    if free_bytes >= LEAST_FREE_BYTES:
+        return []
+    free = free_bytes // 1024**2
+    return [f"only {free} MiB are free at {folder}; free some, or move the data directory"]
+
+
+async def _topics(config: Config) -> Sequence[str]:
+    return [str(difference) for difference in await check_topics(config.cluster)]
+
+
+async def _roles(config: Config) -> Sequence[str]:
+    found = [each for each in running(config.run_dir) if each.role != "broker"]
+    expected = {"ingress", "streams", *(f"sink-{name}" for name in config.sinks)}
+    problems = [
+        f"{role} does not run here; start casewire up, or casewire {role.replace('-', ' ', 1)}"
+        for role in sorted(expected - {process.role for process in found})
+    ]
+    for process in found:
+        reason = await ask_ready(process.address)
+        if reason is not None:
+            log = config.run_dir / f"{process.role}.log"
+            problems.append(
+                f"{process.role} (process {process.pid}) is not ready: {reason}; see {log}"
+            )
+    return problems
+
+
+async def _ingress(config: Config) -> Sequence[str]:
+    """Ask as HQ's "Test connection" does; any answer shows that the ingress is there."""
+    domain = next(iter(config.domains), _DOMAIN_NOBODY_HAS)
+    url = f"http://{config.ingress.bind}/api/v1/in/{domain}"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.get(url) as answer,
+        ):
+            return ingress_problems(url, answer.status)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return [f"{url} does not answer ({type(error).__name__}); start casewire up"]
+
+
+def ingress_problems(url: str, status: int) -> Sequence[str]:
+    """Judge the answer to a GET without credentials; 503 is also that to an unknown domain."""
+    if status in (200, 401, 403, 503):
+        return []
+    return [f"{url} answers {status}, which no ingress does; end the program that has its address"]
+
+
+async def _sinks(config: Config) -> Sequence[str]:
+    problems = []
+    for name, settings in config.sinks.items():
+        target = make_sink(settings, SinkContext(name, config.data_dir))
+        try:
+            await target.open()
+        except DeliveryError as error:
+            problems.append(f"{name} cannot be opened ({error}); correct [sinks.{name}]")
+        finally:
+            await target.close()
+    return problems
+
+
+async def _clock(config: Config) -> Sequence[str]:
+    limit_ms = int((time.time() + CLOCK_SECONDS) * 1000)
+    topic = config.cluster.topic("captured")
+    places = [TopicPartition(*each) for each in await partition_numbers(config.cluster, [topic])]
+    consumer = AIOKafkaConsumer(bootstrap_servers=config.cluster.bootstrap_servers)
+    try:
+        await consumer.start()
+        later = await consumer.offsets_for_times(dict.fromkeys(places, limit_ms))
+    finally:
+        await consumer.stop()
+    if not any(later.values()):
+        return []
+    told = (
+        f"events were captured more than {CLOCK_SECONDS} s later than it is by the clock of "
+        f"{os.uname().nodename}; set the clocks of all machines by NTP"
+    )
+    return [told]
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "data directory": _data_directory,
+    "topics": _topics,
+    "roles": _roles,
+    "ingress": _ingress,
+    "sinks": _sinks,
+    "clock": _clock,
+}
