@@ -64,7 +64,7 @@ class PostgresSink:
             self._address = make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(url)})
         except psycopg.Error:  # its text quotes the URL, and with it the password
             raise ConfigError(
-                "the sink's URL is wrong: write postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+                "this is no PostgreSQL URL: write postgresql://USER:PASSWORD@HOST:5432/DATABASE"
             ) from None
         self._on_delete: OnDelete = on_delete
         self._connection: Connection | None = None

@@ -32,7 +32,10 @@ def sql_sink(settings: SqlSettings, context: SinkContext) -> Sink:
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
         return SqliteSink(Path(url.removeprefix(_SQLITE)), settings.on_delete)
     if url.startswith(_POSTGRES):
-        return PostgresSink(url, settings.on_delete)
+        try:
+            return PostgresSink(url, settings.on_delete)
+        except ConfigError as error:
+            raise ConfigError(f"{key}.url: {error}") from None
     raise ConfigError(f"{key}.url is for no known database: write postgresql://… or {_SQLITE}…")
 
 

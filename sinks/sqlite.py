@@ -34,9 +34,6 @@ from sinks.rows import KEY, OWN_COLUMNS, UNSAYABLE, Cell, Kind, Row, cells, fill
 
 T = TypeVar("T")
 
-#: How long a write waits for another process that writes the same file.
-_BUSY_SECONDS: Final = 10
-
 _TYPES: Final[Mapping[Kind, str]] = {
     "text": "TEXT",
     "time": "TEXT",
@@ -60,10 +57,16 @@ _PRIMARY_CODE: Final = 0xFF
 
 
 class SqliteSink:
-    """Writes `<folder>/<domain>.db`."""
+    """Writes `<folder>/<domain>.db`.
 
-    def __init__(self, folder: Path, on_delete: OnDelete = "delete") -> None:
+    `busy_seconds`: how long a write waits for another process that writes the same file.
+    """
+
+    def __init__(
+        self, folder: Path, on_delete: OnDelete = "delete", *, busy_seconds: float = 10
+    ) -> None:
         self._folder = folder
+        self._busy_seconds = busy_seconds
         self._on_delete: OnDelete = on_delete
         self._thread: ThreadPoolExecutor | None = None
         self._connections: dict[str, sqlite3.Connection] = {}
@@ -113,7 +116,7 @@ class SqliteSink:
             # Somebody removed it: what is written to it now would be gone when it is closed.
             self._connections.pop(domain).close()
         if domain not in self._connections:
-            self._connections[domain] = _connect(file)
+            self._connections[domain] = _connect(file, self._busy_seconds)
         return self._connections[domain]
 
     def _disconnect(self) -> None:
@@ -136,8 +139,8 @@ def _translated_errors(file: Path) -> Iterator[None]:
         raise TargetError(f"{text}: check the file, its folder and their owner") from error
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)
+def _connect(file: Path, busy_seconds: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=busy_seconds, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
