@@ -30,7 +30,7 @@ from casewire.hq import (
     wait_before,
     wire_headers,
 )
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, UnavailableError
 
 Outcome: TypeAlias = Literal["success", "empty", "rejected", "cancelled"]
 
@@ -146,18 +146,39 @@ async def forward_all(
         if progress:
             progress(result)
 
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=options.connect_timeout, sock_read=options.read_timeout
-    )
-    connector = aiohttp.TCPConnector(force_close=True, limit=0)
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=timeout) as client,
-        asyncio.TaskGroup() as tasks,
-    ):
+    async with _client(options) as client, asyncio.TaskGroup() as tasks:
         for request in requests:
             await free.acquire()
             tasks.create_task(carry(client, request))
     return Report(results)
+
+
+async def require_answer(to: str, options: Options) -> None:
+    """Get the address `to` as HQ's "Test connection" does (protocol.md §4).
+
+    Raises UnavailableError if nothing answers there, or if it refuses the credentials.
+    """
+    headers = [options.credentials] if options.credentials else []
+    try:
+        async with _client(options) as client, client.get(to, headers=headers) as response:
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UnavailableError(
+            f"nothing answers at {to} ({_said(error)}); start casewire up, or correct --to"
+        ) from error
+    if status in (401, 403):
+        raise UnavailableError(
+            f"{to} refuses these credentials (HTTP {status}); give --user and --password-file"
+        )
+
+
+def _client(options: Options) -> aiohttp.ClientSession:
+    """Return a client that opens a connection for each payload."""
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=options.connect_timeout, sock_read=options.read_timeout
+    )
+    connector = aiohttp.TCPConnector(force_close=True, limit=0)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
 def _next_step(answer: Answer, sends: int, generation: Generation) -> tuple[int | None, Outcome]:
@@ -195,7 +216,7 @@ async def _follow(
     headers = wire_headers(request, options.credentials)
     for _ in range(_MOST_REDIRECTS + 1):
         async with client.request(
-            method, url, data=body, headers=headers, allow_redirects=False
+            method, url, data=body or None, headers=headers, allow_redirects=False
         ) as response:
             text = (await response.content.read(2000)).decode(errors="replace")
             place = response.headers.get("Location")

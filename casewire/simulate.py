@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from casewire.forwarder import Report, Target, forward_all, shown_progress, target_options
+from casewire.forwarder import (
+    Report,
+    Result,
+    Target,
+    forward_all,
+    require_answer,
+    shown_progress,
+    target_options,
+)
 from casewire.hq import Request
 from casewire.simulation.delivery import deliver, deserved
 from casewire.simulation.history import Format, Plan, make_history
@@ -144,12 +152,15 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _sent(requests: Sequence[Request], target: Target, workers: int) -> Report:
-    with shown_progress(len(requests)) as progress:
-        return asyncio.run(
-            forward_all(
-                requests, target.to, workers=workers, options=target.options(), progress=progress
-            )
+    async def work(progress: Callable[[Result], None]) -> Report:
+        options = target.options()
+        await require_answer(target.to, options)
+        return await forward_all(
+            requests, target.to, workers=workers, options=options, progress=progress
         )
+
+    with shown_progress(len(requests)) as progress:
+        return asyncio.run(work(progress))
 
 
 def _tell(sent: dict[str, int], failed: int, truth: Truth, *, as_json: bool) -> None:
