@@ -1,5 +1,7 @@
 """Cases in JSON and in XML (protocol.md §6.3, §6.4; contract §4 and §5)."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -72,6 +74,13 @@ def test_a_header_that_is_relied_on_must_be_right() -> None:
     absent = {"server_date_modified": None}
     assert refusal(absent, server_modified_on="soon") == ("invalid_field", path)
     assert refusal(absent, server_modified_on="2030-01-01") == ("invalid_field", path)
+
+
+def test_a_capture_without_a_time_cannot_judge_what_is_ahead() -> None:
+    captured = replace(capture(orjson.dumps(SENT)), time="")
+    with pytest.raises(InvalidEventError) as error:
+        parse(captured)
+    assert (error.value.cause, error.value.path) == ("invalid_field", "headers.ce_time")
 
 
 def test_24_hours_ahead_of_the_capture_is_not_too_early() -> None:
