@@ -14,7 +14,9 @@ from casewire.broker import Broker
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.data_dir import locked, open_data_dir
+from casewire.demo import DOMAIN, require_open, run_demo, told, where_to_look
 from casewire.health import Running, announce, running
+from casewire.simulation import history
 from casewire.supervisor import (
     Plan,
     Role,
@@ -28,8 +30,9 @@ from casewire.topics import create_topics
 from schemas.errors import UnavailableError
 from sinks.settings import SinkSettings
 
+DEMO: Final = history.Plan(domain=DOMAIN, cases=300, changes=2000)
 _LEFTOVER_SECONDS: Final = 30
-BROKER_STOP_SECONDS: Final = 60
+_BROKER_STOP_SECONDS: Final = 60
 
 
 @click.command(epilog="Example: casewire up")
@@ -41,6 +44,8 @@ def up(launch: Launch, *, demo: bool) -> None:
     What dies is started anew. Ctrl-C stops everything in order; what was stored stays.
     """
     config = launch.config()
+    if demo:
+        require_open(config)
     open_data_dir(config.data_dir)
     config.run_dir.mkdir(exist_ok=True)
     with locked(config.data_dir):
@@ -55,6 +60,9 @@ async def _up(launch: Launch, config: Config, *, demo: bool) -> None:
 
     async def then() -> None:
         click.echo(welcome(config))
+        if demo:
+            click.echo(told(await run_demo(config, DEMO, click.echo)))
+            click.echo(where_to_look(config))
 
     await keep_running(await plan(launch, config, around), then)
 
@@ -128,7 +136,7 @@ async def broker_role(config: Config) -> Role:
             announce(config.run_dir, Running.of("broker", pid, address))
         return reason
 
-    return Role(name="broker", command=command, ready=ready, stop_seconds=BROKER_STOP_SECONDS)
+    return Role(name="broker", command=command, ready=ready, stop_seconds=_BROKER_STOP_SECONDS)
 
 
 def _own_addresses(config: Config) -> Sequence[tuple[str, str]]:
