@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Self, TextIO, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -233,23 +233,30 @@ async def _follow(
 
 
 @contextlib.contextmanager
-def shown_progress(total: int) -> Iterator[Callable[[Result], None]]:
-    """Show on stderr how many requests are done: a bar on a terminal, else a line a minute."""
-    if sys.stderr.isatty():
+def shown_progress(
+    total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Result], None]]:
+    """Show how many requests are done: a bar on a terminal, else a line a minute.
+
+    `stream` is stderr if not given; `clock` returns seconds.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
         columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with Progress(*columns, console=Console(file=stream)) as bar:
             task = bar.add_task("Sending", total=total)
-            yield lambda result: bar.advance(task)
+            yield lambda _: bar.advance(task)
         return
     done = 0
-    said_at = time.monotonic()
+    said_at = clock()
 
-    def count(result: Result) -> None:
+    def count(_: Result) -> None:
         nonlocal done, said_at
         done += 1
-        if time.monotonic() - said_at >= _SECONDS_BETWEEN_LINES:
-            said_at = time.monotonic()
-            click.echo(f"sent {done} of {total}", err=True)
+        now = clock()
+        if now - said_at >= _SECONDS_BETWEEN_LINES:
+            said_at = now
+            click.echo(f"sent {done} of {total}", file=stream)
 
     yield count
 

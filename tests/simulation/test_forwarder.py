@@ -2,14 +2,25 @@
 
 import asyncio
 import contextlib
+import io
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+import orjson
 import pytest
 from aiohttp import web
 
 from casewire.cli import run
-from casewire.forwarder import Options, Report, Result, forward_all, require_answer
+from casewire.forwarder import (
+    Answer,
+    Options,
+    Report,
+    Result,
+    forward_all,
+    require_answer,
+    shown_progress,
+)
 from casewire.guess import guessed
 from casewire.hq import Request, basic
 from schemas.errors import UnavailableError
@@ -204,6 +215,31 @@ async def test_progress_hears_of_every_result() -> None:
     assert report.counts() == {"case_json": 2}
 
 
+RESULT = Result(request(), "success", 1, Answer(200, ""))
+
+
+def test_progress_is_a_line_a_minute_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    clock = itertools.count(step=20).__next__
+    with shown_progress(9, stream, clock) as progress:
+        for _ in range(9):
+            progress(RESULT)
+    assert stream.getvalue().splitlines() == ["sent 3 of 9", "sent 6 of 9", "sent 9 of 9"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal() -> None:
+    stream = Terminal()
+    with shown_progress(2, stream) as progress:
+        progress(RESULT)
+        progress(RESULT)
+    assert "2/2" in stream.getvalue()
+
+
 async def _ok(_: web.BaseRequest) -> web.Response:
     return web.Response(text='{"id": "1", "stored": "kafka"}')
 
@@ -282,8 +318,66 @@ async def test_simulate_sends_a_project_and_writes_its_truth(
     assert f"{len(files):7}  in all; 5 cases" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_simulate_says_what_was_not_delivered(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def handle(got: web.BaseRequest) -> web.Response:
+        return web.Response(status=413 if got.method == "POST" else 200)
+
+    async with serving(handle) as to:
+        command = ["simulate", "--to", to, "--cases", "1", "--changes", "1", "--in-order"]
+        options = ["--broken", "0", *(["--json"] if as_json else [])]
+        assert await asyncio.to_thread(run, [*command, *options], {}) == 1
+    printed = capsys.readouterr().out
+    if as_json:
+        told = orjson.loads(printed)
+        assert (told["sent"], told["cases"]) == ({}, 1)
+        assert told["failed"] > 0
+    else:
+        assert "not delivered" in printed
+
+
 def test_an_address_without_a_project_space_is_wrong_usage() -> None:
     assert run(["simulate", "--to", "http://127.0.0.1:1/"], {}) == 2
+
+
+@pytest.mark.parametrize("header", ["no colon", ": no name"])
+def test_a_header_without_name_is_wrong_usage(header: str) -> None:
+    assert run(["send", str(SAMPLES / "user.json"), "--header", header], {}) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(b"{", "broken"), (b"<case", "broken"), (b"[1]", "custom"), (b"193b28e5", "other")],
+)
+def test_a_file_that_is_nothing_known_goes_all_the_same(body: bytes, kind: str) -> None:
+    got = guessed("file", body, app_id="", received_on="")
+    assert (got.kind, got.body) == (kind, body)
+
+
+async def test_send_adds_credentials_and_headers_and_prints_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrived = []
+
+    async def handle(got: web.BaseRequest) -> web.Response:
+        arrived.append((got.headers["Authorization"], got.headers["x-own"]))
+        return web.Response()
+
+    secret = tmp_path / "secret"
+    secret.write_text("ApiKey abc\n")
+    file = str(SAMPLES / "user.json")
+    async with serving(handle) as to:
+        command = ["send", file, "--to", to, "--header", "x-own: 1", "--json"]
+        key = ["--api-key-file", str(secret)]
+        assert await asyncio.to_thread(run, [*command, *key], {}) == 0
+        secret.write_text("secret\n")
+        password = ["--user", "hq", "--password-file", str(secret)]
+        assert await asyncio.to_thread(run, [*command, *password], {}) == 0
+    assert arrived == [("ApiKey abc", "1"), ("Basic aHE6c2VjcmV0", "1")]
+    printed = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result["outcome"] for (result,) in printed] == ["success", "success"]
 
 
 def test_a_user_without_password_is_wrong_usage() -> None:
