@@ -25,7 +25,7 @@ def prefix() -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A real PostgreSQL that all tests share. Use a database or schema of your own."""
-    with running_postgres(tmp_path_factory.mktemp("pg") / "data") as server:
+    with running_postgres() as server:
         yield server

@@ -6,6 +6,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,8 +97,7 @@ class PostgresServer:
             self.data_dir.mkdir(mode=0o700)
             if os.geteuid() == 0:
                 shutil.chown(self.data_dir, "postgres", "postgres")
-                for folder in self.data_dir.parents[:3]:
-                    folder.chmod(folder.stat().st_mode | 0o011)
+                self.data_dir.parent.chmod(0o711)
             options = ("-A", "trust", "-U", self.user, "-E", "UTF8", "--locale=C", "--no-sync")
             initdb = self._command("initdb", "-D", str(self.data_dir), *options)
             subprocess.run(initdb, check=True, capture_output=True)
@@ -144,10 +144,16 @@ def running_kafka(data_dir: Path) -> Iterator[KafkaServer]:
 
 
 @contextlib.contextmanager
-def running_postgres(data_dir: Path) -> Iterator[PostgresServer]:
-    server = PostgresServer(data_dir)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+def running_postgres() -> Iterator[PostgresServer]:
+    """Run a server on data of its own.
+
+    They are not in pytest's folder: each start of another pytest closes that to the user who runs
+    PostgreSQL.
+    """
+    with tempfile.TemporaryDirectory(prefix="casewire-postgres-") as folder:
+        server = PostgresServer(Path(folder) / "data")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

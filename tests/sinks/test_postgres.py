@@ -30,9 +30,9 @@ def domain() -> str:
 
 
 @pytest.fixture(scope="module")
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def mortal() -> Iterator[PostgresServer]:
     """A server that a test may kill; it has to start it again."""
-    with running_postgres(tmp_path_factory.mktemp("mortal") / "data") as server:
+    with running_postgres() as server:
         yield server
 
 
