@@ -11,6 +11,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from casewire.topics import partition_numbers
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery, EventDelivery
 from schemas.settings import KafkaSettings
@@ -51,15 +52,18 @@ class Sums:
 
 async def read_topic(kafka: KafkaSettings, topic: str) -> AsyncIterator[Record]:
     """Yield the records of a topic from its beginning to where it ends now."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, enable_auto_commit=False)
+    places = [
+        TopicPartition(*each) for each in await partition_numbers(kafka, [kafka.topic(topic)])
+    ]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
     await consumer.start()
     try:
-        await consumer.topics()
-        partitions = consumer.partitions_for_topic(kafka.topic(topic)) or ()
-        assigned = [TopicPartition(kafka.topic(topic), number) for number in partitions]
-        consumer.assign(assigned)
-        ends = await consumer.end_offsets(assigned)
-        await consumer.seek_to_beginning(*assigned)
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             for tp, records in (await consumer.getmany(timeout_ms=200)).items():
                 for record in records:

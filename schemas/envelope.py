@@ -164,7 +164,15 @@ def captured_headers(
 
 
 _REPLACED: Final = frozenset(
-    {"ce_id", "ce_type", "ce_subject", "content-type", "casewire-captured-id", "casewire-schema"}
+    {
+        "ce_id",
+        "ce_type",
+        "ce_subject",
+        "content-type",
+        "content-encoding",  # what is derived is not compressed any more
+        "casewire-captured-id",
+        "casewire-schema",
+    }
 )
 
 
