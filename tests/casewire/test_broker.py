@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from casewire import broker
+from casewire.broker import Broker, fetch_jars
+from schemas.errors import UnavailableError
+
+
+def without_programs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_what_to_install_is_said_when_java_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_programs(monkeypatch, tmp_path)
+    node = Broker(data_dir=tmp_path, host="127.0.0.1", port=1, controller_port=2)
+    with pytest.raises(UnavailableError, match=r"needs Java 17.*apt-get install openjdk-17"):
+        node.prepare()
+
+
+def test_what_to_install_is_said_when_maven_is_missing_and_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_jars()
+    without_programs(monkeypatch, tmp_path)
+    fetch_jars()  # the jars are there: Maven is not asked for
+    monkeypatch.setattr(broker, "LIBS", tmp_path / "libs")
+    with pytest.raises(UnavailableError, match=r"needs Maven.*apt-get install"):
+        fetch_jars()
+
+
+def test_what_maven_says_last_is_told_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maven = tmp_path / "mvn"
+    maven.write_text("#!/bin/sh\necho no such artifact\nexit 1\n", encoding="utf-8")
+    maven.chmod(0o755)
+    without_programs(monkeypatch, tmp_path)
+    monkeypatch.setattr(broker, "LIBS", tmp_path / "libs")
+    with pytest.raises(UnavailableError, match="with Maven failed: no such artifact"):
+        fetch_jars()
+    assert not (tmp_path / "libs" / "pom.xml").exists()
