@@ -9,10 +9,9 @@ import itertools
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
-import psycopg
 import pytest
 
 from casewire.forwarder import Options, Report, forward_all
@@ -22,33 +21,14 @@ from casewire.simulation.history import Format, History, Plan, make_history
 from casewire.truth import compare
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
-from schemas.settings import KafkaSettings
-from tests.end_to_end.system import System, running_system
+from tests.end_to_end.conftest import DATABASE
+from tests.end_to_end.system import System
 from tests.end_to_end.tables import held_cases, postgres_query, sqlite_query, unlike
-from tests.servers import KafkaServer, PostgresServer
+from tests.servers import PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.postgres]
 
-PARTITIONS = 4
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-async def system(
-    kafka: KafkaServer, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[System]:
-    settings = KafkaSettings(
-        bootstrap_servers=kafka.bootstrap_servers, topic_prefix="truth.", partitions=PARTITIONS
-    )
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE truth")
-    sinks = {
-        "files": {"type": "sql"},
-        "warehouse": {"type": "sql", "url": postgres.url("truth")},
-    }
-    folder = tmp_path_factory.mktemp("truth")
-    async with running_system(System(folder, settings, sinks)) as system:
-        yield system
 
 
 def new_project() -> tuple[int, str]:
@@ -85,7 +65,7 @@ async def check(system: System, history: History, postgres: PostgresServer) -> N
         assert compare(history.truth, [state.to_json() for state in states.values()]) == []
     sqlite = sqlite_query(system.folder / "data" / "sqlite" / f"{domain}.db")
     assert list(unlike(states, held_cases(sqlite))) == []
-    warehouse = postgres_query(postgres.url("truth"), domain)
+    warehouse = postgres_query(postgres.url(DATABASE), domain)
     assert list(unlike(states, held_cases(warehouse))) == []
     letters = [DeadLetter.from_json(value) for value in await system.values("dead-letters")]
     # Work that a crash has done twice makes two letters of one id.
