@@ -91,6 +91,9 @@ class Broker:
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # After a crash the broker waits until the one that it was is given up.
+            "broker.heartbeat.interval.ms": "500",
+            "broker.session.timeout.ms": "2000",
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
