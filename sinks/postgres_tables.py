@@ -10,7 +10,6 @@ and with no temporary table, so that a pooler in transaction mode will do.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -194,8 +193,14 @@ async def _write_guards(connection: Connection, domain: str, guards: Mapping[str
         f"FROM json_to_recordset($1::json) AS new ({kinds}) "
         "WHERE held.domain = new.domain AND held.case_id = new.case_id"
     )
-    objects = (
-        dict(zip(GUARD_COLUMNS, (domain, case_id, *astuple(held)), strict=True))
+    objects: Iterator[Mapping[str, Cell]] = (
+        {
+            "domain": domain,
+            "case_id": case_id,
+            "case_type": held.case_type,
+            "version": held.version,
+            "deleted": held.deleted,
+        }
         for case_id, held in guards.items()
     )
     for array in _arrays(objects):

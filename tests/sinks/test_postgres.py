@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from schemas.case import CaseState
 from schemas.errors import RejectedRowsError, TargetError, TransientError
 from sinks.names import quoted
 from sinks.postgres import PostgresSink
@@ -292,6 +293,38 @@ async def test_growth_by_workers_that_write_the_same_cases(
     for case_id, row in rows.items():
         assert row.case_type == f"t{(int(case_id[1:]) + last) % 3}"
         assert {name for name in row.properties if name.startswith("v")} == {f"v{last}"}
+
+
+async def test_a_version_is_compared_with_what_others_leave(rig: PostgresRig, domain: str) -> None:
+    async with opened(rig.sink()) as sink:
+        await sink.write([case_state(domain)])
+        with psycopg.connect(rig.url) as other:
+            other.execute(f"SET search_path TO {quoted(domain)}".encode())
+            other.execute("SELECT 1 FROM cases FOR UPDATE")
+            writing = asyncio.create_task(sink.write([case_state(domain, version=5)]))
+            await until_waiting(rig.url, "SELECT case_id")
+            other.execute("UPDATE cases SET version = 9")
+            other.commit()
+        assert await writing == ["stale"]
+
+
+async def test_a_move_between_tables_and_new_columns_of_both_do_not_deadlock(
+    rig: PostgresRig, domain: str
+) -> None:
+    def of_type(case_type: str, version: int) -> CaseState:
+        return case_state(domain, version=version, properties={"case_type": case_type})
+
+    async with opened(rig.sink()) as sink:
+        await sink.write([of_type("t1", 1)])
+        await sink.write([of_type("t2", 2)])
+        with psycopg.connect(rig.url) as other:
+            other.execute(f"ALTER TABLE {quoted(domain)}.case_t1 ADD x text".encode())
+            writing = asyncio.create_task(sink.write([of_type("t1", 3)]))
+            await until_waiting(rig.url, "LOCK TABLE")
+            other.execute("SET LOCAL lock_timeout = '100ms'")
+            other.execute(f"ALTER TABLE {quoted(domain)}.case_t2 ADD x text".encode())
+            other.commit()
+        assert await writing == ["written"]
 
 
 async def test_types_are_what_queries_need(rig: PostgresRig, domain: str) -> None:
