@@ -337,3 +337,11 @@ async def test_types_are_what_queries_need(rig: PostgresRig, domain: str) -> Non
     assert rig.query(domain, query) == [
         ("boolean", "timestamp with time zone", "h1", "text"),
     ]
+
+
+async def test_a_batch_of_large_cases_is_written_in_pieces(rig: PostgresRig, domain: str) -> None:
+    large = {"note": "x" * 7 * 1024 * 1024}
+    states = [case_state(domain, case_id, properties=large) for case_id in "abc"]
+    async with opened(rig.sink()) as sink:
+        assert await sink.write(states) == ["written"] * 3
+    assert rig.query(domain, "SELECT sum(length(note)) FROM case_patient") == [(3 * 7 * 1024**2,)]
