@@ -69,8 +69,8 @@ def create_app(
 
     app = Starlette(
         routes=[
-            Route(PREFIX, forward),
             Route(f"{PREFIX}/{{rest:path}}", forward),
+            Route(PREFIX, forward),
             Route("/{rest:path}", _Fixed(answers.NOT_FOUND)),
         ],
         lifespan=lifespan,
@@ -103,6 +103,7 @@ class Forward:
     ) -> None:
         self._settings = settings
         self._domains = frozenset(domains)
+        self._query_names = tuple(settings.stored_query_parameters)
         self._guards = guards(credentials)
         self._secret_headers = secret_headers(credentials)
         self._publisher = publisher
@@ -177,7 +178,7 @@ class Forward:
             label=label,
             method=method,
             path=scope["raw_path"].decode("ascii"),
-            query=stored_query(scope["query_string"], self._settings.stored_query_parameters),
+            query=stored_query(scope["query_string"], self._query_names),
         )
 
     def _knows(self, domain: str) -> bool:

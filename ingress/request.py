@@ -3,10 +3,11 @@
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from ingress.limits import Budget
 from schemas.envelope import DOMAIN_PATTERN, stored_header_name
@@ -35,7 +36,8 @@ def parse_path(path: str) -> tuple[str, str] | None:
     return (match["domain"], match["label"] or "") if match else None
 
 
-def stored_query(query: bytes, names: Collection[str]) -> str:
+@lru_cache(maxsize=1024)
+def stored_query(query: bytes, names: tuple[str, ...]) -> str:
     """Return the parameters of those names, URL-encoded, in order."""
     if not query:
         return ""
@@ -90,6 +92,7 @@ class Body:
         self._budget = budget
         self._taken = 0
         self._counted = 0
+        self._more = True
 
     async def read(self) -> bytes:
         """Return the whole body.
@@ -100,13 +103,9 @@ class Body:
         if not self._budget.take(0, events=1):
             raise InFlightFullError
         self._counted = 1
-        chunk, more = _chunk(await self._receive())
-        self._take(len(chunk))
-        if not more:
-            return chunk
-        chunks = [chunk]
-        while more:
-            chunk, more = _chunk(await self._receive())
+        chunks = []
+        while self._more:
+            chunk = await self._next()
             self._take(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
@@ -117,11 +116,9 @@ class Body:
         A client hears an early answer only if it could send all that it had to say: else it sees
         a broken connection, which HQ takes as a failure that passes.
         """
-        skipped = self._taken
-        more = True
-        while more and skipped <= self._limit:
-            chunk, more = _chunk(await self._receive())
-            skipped += len(chunk)
+        skipped = 0
+        while self._more and skipped <= self._limit:
+            skipped += len(await self._next())
 
     def release(self) -> None:
         self._budget.give_back(self._taken, events=self._counted)
@@ -134,9 +131,10 @@ class Body:
             raise InFlightFullError
         self._taken += size
 
-
-def _chunk(message: Message) -> tuple[bytes, bool]:
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    body: bytes = message.get("body", b"")
-    return body, message.get("more_body", False)
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        self._more = message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
