@@ -39,7 +39,7 @@ class Plan:
     """What to make. `cases` come into being over `changes` changes in about `days` days.
 
     `format` is that of the case and form forwarders; `mixed` has both, and all versions of XML.
-    `decidable`: only what contract §5 decides in any order of arrival (docs/undecidable.md).
+    `decidable`: only what contract §5 decides in any order of arrival (docs/design.md).
     """
 
     domain: str = "demo"
@@ -100,7 +100,7 @@ def decided(forwarded: Sequence[Forwarded]) -> bool:
     """Whether contract §5 takes the last snapshot for the newest in any order of arrival.
 
     So it is if the last one beats each other by itself, and is forwarded so that all of it can be
-    said. docs/undecidable.md gives the reasons.
+    said. docs/design.md gives the reasons.
     """
     last = forwarded[-1]
     if last.case.gone and last.formats != ("json",):
