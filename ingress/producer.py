@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import UnknownTopicOrPartitionError
 
 from ingress.lanes import Producer
 from ingress.records import TOPIC_NAMES
@@ -20,6 +19,7 @@ BATCH_BYTES: Final = MEBIBYTE
 
 _REQUEST_TIMEOUT_MS: Final = 10_000
 _CONNECT_SECONDS: Final = 15.0
+_TOPIC_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -41,26 +41,31 @@ async def connect(kafka: KafkaSettings) -> Connection:
         max_batch_size=BATCH_BYTES,
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
     )
-    topic = ""
-    partitions: dict[str, int] = {}
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             await producer.start()
-            for name in TOPIC_NAMES:
-                topic = kafka.topic(name)
-                partitions[name] = len(await producer.partitions_for(topic))
-    except BaseException as error:
+        partitions: dict[str, int] = {}
+        for name in TOPIC_NAMES:
+            partitions[name] = await _partitions(producer, kafka.topic(name))
+    except (UnavailableError, asyncio.CancelledError):
         await abandon(producer)
-        if isinstance(error, UnknownTopicOrPartitionError):
-            raise UnavailableError(
-                f"the topic {topic} does not exist: run `casewire topics create`"
-            ) from error
-        if isinstance(error, Exception):
-            raise UnavailableError(
-                f"Kafka cannot be reached at {kafka.bootstrap_servers} ({type(error).__name__})"
-            ) from error
         raise
+    except Exception as error:
+        await abandon(producer)
+        raise UnavailableError(
+            f"Kafka cannot be reached at {kafka.bootstrap_servers} ({type(error).__name__})"
+        ) from error
     return Connection(producer, partitions)
+
+
+async def _partitions(producer: Any, topic: str) -> int:
+    try:
+        async with asyncio.timeout(_TOPIC_SECONDS):
+            return len(await producer.partitions_for(topic))
+    except TimeoutError as error:
+        raise UnavailableError(
+            f"the topic {topic} is not there: run `casewire topics create`"
+        ) from error
 
 
 async def abandon(producer: Any) -> None:

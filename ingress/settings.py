@@ -8,7 +8,11 @@ from schemas.topics import MEBIBYTE
 
 
 class IngressSettings(Table, frozen=True, kw_only=True):
-    """`unknown_domains`: None accepts any domain as long as none is configured."""
+    """`unknown_domains`: None accepts any domain as long as none is configured.
+
+    `max_in_flight_bytes` bounds the bodies that are being received; those on their way to Kafka are
+    bounded by it and by 96 MiB, since the broker refuses requests of 100 MiB.
+    """
 
     bind: str = "127.0.0.1:8080"
     max_body_bytes: Positive = 50 * MEBIBYTE

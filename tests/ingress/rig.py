@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -64,7 +65,8 @@ class Rig:
         headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     ) -> Reply:
         url = f"http://127.0.0.1:{self.port}{path}"
-        sent = self.client.request(method, url, data=body, headers=headers, allow_redirects=False)
+        data = io.BytesIO(body)
+        sent = self.client.request(method, url, data=data, headers=headers, allow_redirects=False)
         async with sent as response:
             return Reply(response.status, await response.text(), response.headers)
 
