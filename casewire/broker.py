@@ -52,9 +52,11 @@ class Broker:
         settings = self.data_dir / "server.properties"
         settings.write_text(self._settings(), encoding="utf-8")
         if not (self.data_dir / "log" / "meta.properties").exists():
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
             tool = [*self._java(java, 128), "kafka.tools.StorageTool", "format"]
-            _run([*tool, "-t", cluster_id, "-c", str(settings)], "formatting the broker's storage")
+            _run(
+                [*tool, "-t", cluster_id(uuid.uuid4()), "-c", str(settings)],
+                "formatting the broker's storage",
+            )
         return [*self._java(java, self.heap_mb), "kafka.Kafka", str(settings)]
 
     def _java(self, java: str, heap_mb: int) -> list[str]:
@@ -96,6 +98,14 @@ class Broker:
             "broker.session.timeout.ms": "2000",
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def cluster_id(number: uuid.UUID) -> str:
+    """Return an id in Kafka's form: 16 bytes in base64.
+
+    It begins with a letter: Kafka's tool takes one that begins with `-` for an option.
+    """
+    return "c" + base64.urlsafe_b64encode(number.bytes)[1:22].decode()
 
 
 def fetch_jars() -> None:

@@ -40,13 +40,14 @@ async def _await_group(
 ) -> None:
     ends = await end_offsets(kafka, [kafka.topic(name) for name in topics])
     async with admin(kafka) as client:
-        while left := behind(ends, await _committed(client, group)):
+        while left := behind(ends, await committed_offsets(client, group)):
             report(group, left)
             await asyncio.sleep(_POLL_SECONDS)
     report(group, 0)
 
 
-async def _committed(client: Any, group: str) -> Offsets:
+async def committed_offsets(client: Any, group: str) -> Offsets:
+    """Return a group's committed offset of each partition that it has committed one of."""
     found = await client.list_consumer_group_offsets(group)
     return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
 

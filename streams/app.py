@@ -1,6 +1,7 @@
 """The Faust apps: `casewire streams` and `casewire sink NAME`. The way in."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -73,8 +74,19 @@ async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> Non
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:
         end.cancel()
+    await stop_app(app)
+
+
+async def stop_app(app: faust.App) -> None:
+    """Stop a worker, with what it has begun finished; raise what crashed it, if something did.
+
+    What a crash left unfinished is not waited for: it is never acknowledged, and done again.
+    """
     crash = app.crash_reason
-    await asyncio.wait_for(app.stop(), STOP_SECONDS)
+    if crash is not None:
+        app.conf.stream_wait_empty = False
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(app.stop(), STOP_SECONDS)
     if crash is not None:
         raise crash
 

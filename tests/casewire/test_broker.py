@@ -1,9 +1,12 @@
+import base64
+import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 
 from casewire import broker
-from casewire.broker import Broker, fetch_jars
+from casewire.broker import Broker, cluster_id, fetch_jars
 from schemas.errors import UnavailableError
 
 
@@ -42,3 +45,10 @@ def test_what_maven_says_last_is_told_when_it_fails(
     with pytest.raises(UnavailableError, match="with Maven failed: no such artifact"):
         fetch_jars()
     assert not (tmp_path / "libs" / "pom.xml").exists()
+
+
+@given(st.uuids())
+def test_a_cluster_id_is_no_option_of_kafkas_tool(number: uuid.UUID) -> None:
+    made = cluster_id(number)
+    assert made[0].isalpha()
+    assert len(base64.urlsafe_b64decode(made + "==")) == 16

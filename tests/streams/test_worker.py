@@ -16,8 +16,8 @@ from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
-from streams.app import create_sink_app, create_streams_app
-from streams.batches import partition_of
+from streams.app import create_sink_app, create_streams_app, stop_app
+from streams.batches import WrongPartitionError, partition_of
 from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.servers import KafkaServer
@@ -44,7 +44,7 @@ async def running(app: faust.App) -> AsyncIterator[faust.App]:
     try:
         yield app
     finally:
-        await app.stop()
+        await stop_app(app)
 
 
 async def send(settings: KafkaSettings, topic: str, records: Sequence[Made]) -> None:
@@ -150,10 +150,9 @@ async def test_a_key_on_another_partition_than_its_own_stops_the_worker(
             settings.topic("cases"), made.value, key, partition=wrong, headers=list(made.headers)
         )
     app = create_streams_app(settings, SETTINGS, tmp_path)
-    async with running(app):
-        with anyio.fail_after(30):
+    with anyio.fail_after(60), pytest.raises(WrongPartitionError):
+        async with running(app):
             await app.wait_until_stopped()
-    assert type(app.crash_reason).__name__ == "WrongPartitionError"
     assert not await read_all(settings.bootstrap_servers, settings.topic("case-state"))
 
 

@@ -1,0 +1,156 @@
+"""Record batches through Faust: what is leant on, and that a crash acknowledges too little only."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import faust
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.subscription_state import SubscriptionState
+from faust.transport.consumer import Consumer
+from faust.transport.drivers import aiokafka as driver
+from mode import CrashingSupervisor
+
+from casewire.progress import committed_offsets
+from casewire.topics import admin
+from schemas.settings import KafkaSettings
+from streams.batches import (
+    Batch,
+    BatchConsumer,
+    BatchConsumerThread,
+    BatchProducer,
+    BatchSchema,
+    BatchTable,
+    Out,
+    use_batches,
+)
+from tests.kafka_tools import create_topics, read_all
+from tests.servers import KafkaServer
+from tests.streams.made import Made
+from tests.streams.test_worker import read_until, running, send
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+RECORDS = 400
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Consumer, "_drain_messages"),
+        (Consumer, "_getmany"),
+        (Consumer, "_wait_next_records"),
+        (Consumer, "_new_offset"),
+        (Consumer, "_filter_committable_offsets"),
+        (driver.Consumer, "_to_message"),
+        (driver.Consumer, "_new_consumer_thread"),
+        (driver.AIOKafkaConsumerThread, "_create_worker_consumer"),
+        (driver.AIOKafkaConsumerThread, "_ensure_consumer"),
+        (driver.Producer, "_settings_extra"),
+        (driver.Producer, "_ensure_producer"),
+        (SubscriptionState, "fetch_context"),
+    ],
+)
+def test_what_is_leant_on_is_still_there(owner: type, name: str) -> None:
+    assert callable(getattr(owner, name))
+
+
+def test_what_is_overridden_is_still_called_so() -> None:
+    """A method that the base class no longer has would be overridden in vain."""
+    for ours in (BatchConsumer, BatchConsumerThread, BatchProducer, BatchTable):
+        theirs = {name for base in ours.__mro__[1:] for name in vars(base)}
+        added = {"finish", "_finish", "still_polling", "_deliver", "_wanted", "_hand_over"}
+        added |= {"partitions", "send_records", "changes", "store", "__orig_bases__"}
+        own = {name for name, value in vars(ours).items() if callable(value)}
+        assert own - theirs - added == set()
+
+
+def test_the_consumer_takes_the_wait_of_a_fetch() -> None:
+    assert "_fetch_max_wait_ms" in AIOKafkaConsumer.__init__.__code__.co_names
+
+
+async def committed(settings: KafkaSettings, group: str, topic: str) -> int:
+    async with admin(settings) as client:
+        offsets = await committed_offsets(client, group)
+    return sum(offset for (name, _), offset in offsets.items() if name == settings.topic(topic))
+
+
+def app_that(
+    settings: KafkaSettings, folder: Path, each: Callable[[Any], None]
+) -> tuple[faust.App, list[Batch]]:
+    """Return a worker that copies `cases` to the table `case-state`; `each` sees every record."""
+    app = faust.App(
+        settings.group("copy"),
+        broker=f"kafka://{settings.bootstrap_servers}",
+        datadir=folder,
+        Table=BatchTable,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=8192,
+        stream_buffer_maxsize=4,
+        broker_session_timeout=6,
+        broker_heartbeat_interval=1,
+        broker_commit_interval=0.1,
+    )
+    use_batches(app)
+    seen: list[Batch] = []
+    source = app.topic(settings.topic("cases"), schema=BatchSchema())
+    target = app.topic(settings.topic("case-state"), schema=BatchSchema(), compacting=True)
+    table: Any = app.Table("copy", key_type=bytes, value_type=bytes, changelog_topic=target)
+
+    async def copy(stream: faust.StreamT[bytes]) -> None:
+        async for batch in stream.noack():  # type: ignore[attr-defined]
+            seen.append(batch)
+            changes = table.changes(batch)
+            for record in batch.records:
+                each(record)
+                changes.put(record.key, record.value, [])
+            await changes.send()
+            await batch.send(settings.topic("forms"), [Out(b"k", b"v", [])])
+            await batch.done(ahead=2)
+
+    app.agent(source, supervisor_strategy=CrashingSupervisor)(copy)
+    return app, seen
+
+
+async def test_an_exception_acknowledges_nothing_and_the_next_start_does_it_again(
+    kafka: KafkaServer, prefix: str, tmp_path: Path
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix)
+    await create_topics(settings.bootstrap_servers, prefix, ["cases", "case-state", "forms"], 1)
+    filler = b"x" * 200
+    records = [Made(b"%05d" % i + filler, key=b"key%d" % (i % 7)) for i in range(RECORDS)]
+    await send(settings, "cases", records)
+
+    def fail(record: Any) -> None:
+        if record.offset == RECORDS // 2:
+            raise RuntimeError("injected")
+
+    app, batches = app_that(settings, tmp_path / "1", fail)
+    with anyio.fail_after(60), pytest.raises(RuntimeError, match="injected"):
+        async with running(app):
+            await app.wait_until_stopped()
+    assert len(batches) > 1
+    copied = await read_all(settings.bootstrap_servers, settings.topic("case-state"))
+    before = await committed(settings, settings.group("copy"), "cases")
+    assert before <= RECORDS // 2
+    assert len(copied) >= before
+
+    app, _ = app_that(settings, tmp_path / "2", lambda _record: None)
+    async with running(app):
+        await read_until(settings, "case-state", lambda found: ends_with(found, records))
+    assert await committed(settings, settings.group("copy"), "cases") == RECORDS
+    copied = await read_all(settings.bootstrap_servers, settings.topic("case-state"))
+    assert {record.value for record in copied} == {record.value for record in records}
+    for key in {record.key for record in records}:
+        last = [record.value for record in copied if record.key == key][-1]
+        assert last == [record.value for record in records if record.key == key][-1]
+
+
+def ends_with(found: list[Any], records: list[Made]) -> bool:
+    return bool(found) and found[-1].value == records[-1].value
