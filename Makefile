@@ -1,5 +1,6 @@
 # make setup   the virtual environment, the locked dependencies, the broker's jars (safe to repeat)
 # make test    lint, types, import rules and all tests, on real servers
+# make nightly the tests that take minutes
 # make demo    everything with a made-up project in it, until Ctrl-C
 # make up      everything with nothing in it, until Ctrl-C; data stays in var/
 
@@ -9,7 +10,7 @@ STAMP := .venv/.setup
 CASEWIRE := $(BIN)/casewire
 DEMO_DIR := var/demo
 
-.PHONY: setup test demo up format lock schemas clean
+.PHONY: setup test nightly demo up format lock schemas clean
 
 setup: $(STAMP)
 
@@ -27,6 +28,9 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov
+
+nightly: setup
+	$(BIN)/pytest -m nightly
 
 demo: setup
 	rm -rf $(DEMO_DIR)
