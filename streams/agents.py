@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import faust
+from aiokafka.errors import KafkaError
 
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from streams import metrics
 from streams.batches import Batch, BatchTable, Out
+from streams.bodies import Bodies
 from streams.dead_letters import dead_letter, rejection_of
-from streams.decode import decode
+from streams.decode import Decoded, claim_of, decode
 from streams.delivery import Delivery
 from streams.ledger import Ledger
 from streams.records import Record
@@ -30,6 +32,14 @@ class Wiring:
 
     kafka: KafkaSettings
     ahead: int
+
+    async def decoded(self, record: Any) -> Decoded:
+        """Decode a captured record, with its body from elsewhere if it is too large."""
+        claim = claim_of(record)
+        if claim is None:
+            return decode(record)
+        body = await Bodies(self.kafka).fetch(record, claim, record.timestamp)
+        return decode(record, body)
 
     async def bury(self, batch: Batch, stage: str, failed: list[tuple[Record, Exception]]) -> None:
         """Send a dead letter for each record that failed."""
@@ -65,7 +75,9 @@ async def _decode(wiring: Wiring, batch: Batch) -> None:
     failed: list[tuple[Record, Exception]] = []
     for record in batch.records:
         try:
-            decoded = decode(record)
+            decoded = await wiring.decoded(record)
+        except KafkaError:
+            raise  # not the record's fault: end, and begin again with this batch
         except Exception as error:  # noqa: BLE001 - whatever it is, what is behind it must not wait
             failed.append((record, error))
         else:

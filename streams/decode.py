@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.claim import CLAIM, Claim
 from schemas.envelope import Captured, derived_headers
 from schemas.errors import InvalidEventError
 from schemas.parse import destination, key, parse, subject
@@ -23,11 +24,21 @@ class Decoded:
     out: Out
 
 
-def decode(record: Record) -> Decoded:
-    """Raise InvalidEventError if nothing typed can be made of the record."""
-    captured = Captured.from_record(record.value, record.headers)
-    if record.value is None and header(record.headers, "casewire-claim"):
-        raise InvalidEventError("too_large", "the body is too large for one record")
+def claim_of(record: Record) -> Claim | None:
+    """Return the claim of a record whose body lies in pieces elsewhere, None if it has its body.
+
+    Raises InvalidEventError if the claim is malformed.
+    """
+    claim = header(record.headers, CLAIM) if record.value is None else None
+    return Claim.parse(claim) if claim is not None else None
+
+
+def decode(record: Record, body: bytes | None = None) -> Decoded:
+    """Raise InvalidEventError if nothing typed can be made of the record.
+
+    `body` is the claimed one of a record that has none itself.
+    """
+    captured = Captured.from_record(record.value if body is None else body, record.headers)
     event = parse(captured)
     to = destination(event)
     headers = derived_headers(

@@ -1,6 +1,7 @@
 """The Faust worker on a real broker."""
 
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given, strategies as st
 
+from ingress.records import Event, claim_records
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
 from schemas.settings import KafkaSettings
-from schemas.topics import TOPICS
+from schemas.topics import MEBIBYTE, TOPICS
 from streams.app import create_sink_app, create_streams_app, stop_app
 from streams.batches import WrongPartitionError, partition_of
 from streams.settings import StreamsSettings
@@ -49,7 +51,7 @@ async def running(app: faust.App) -> AsyncIterator[faust.App]:
 
 async def send(settings: KafkaSettings, topic: str, records: Sequence[Made]) -> None:
     async with AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap_servers, acks="all"
+        bootstrap_servers=settings.bootstrap_servers, acks="all", max_request_size=2 * MEBIBYTE
     ) as producer:
         for record in records:
             await producer.send_and_wait(
@@ -122,6 +124,29 @@ def sum_of(records: Sequence[ConsumerRecord]) -> dict[str, int]:
 
 def judged(records: Sequence[ConsumerRecord]) -> int:
     return sum(sum_of(records).values())
+
+
+def claimed(body: bytes) -> list[tuple[str, Made]]:
+    """Return the records of a body in pieces, with their topics, as the ingress sends them."""
+    whole = captured(body)
+    event = Event((whole.key or b"").decode(), whole.headers, body)
+    records = claim_records(event, hashlib.sha256(body).hexdigest())
+    return [(r.topic, Made(r.value, r.key, r.headers)) for r in records]
+
+
+async def test_a_body_in_pieces_is_put_together_again(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    padded = case_body("large", 0, "a", n="1") + b" " * (9 * MEBIBYTE)
+    lost = claimed(case_body("lost", 0, "a") + b" " * (9 * MEBIBYTE))[1:]
+    for topic, record in [*claimed(padded), *lost]:
+        await send(settings, topic, [record])
+    async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        found = await read_until(settings, "case-state", lambda found: len(found) == 1)
+        letters = await read_until(settings, "dead-letters", lambda found: len(found) == 1)
+    assert states(found)[b"demo/large"].properties["n"] == "1"
+    letter = DeadLetter.from_json(letters[0].value or b"")
+    assert (letter.cause, letter.original["value"]) == ("too_large", None)
 
 
 async def test_a_restarted_worker_goes_on_where_the_last_stopped(
