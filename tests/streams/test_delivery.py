@@ -1,7 +1,9 @@
 """The runner between a topic and a sink, without Kafka."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 
+import anyio
 import pytest
 from hypothesis import given, strategies as st
 
@@ -9,6 +11,7 @@ from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.errors import RejectedRowsError, Rejection, TargetError, TransientError
 from sinks.base import Outcome
+from sinks.memory import MemorySink
 from streams.delivery import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Delivery, backoff
 from tests.streams.made import Made, state_record
 
@@ -119,6 +122,30 @@ async def test_what_only_the_operator_can_mend_stops_the_process() -> None:
     with pytest.raises(TargetError):
         await Delivery("test", sink).deliver([state_record("a", 1)])
     assert sink.rows == {}
+
+
+versions = st.tuples(st.sampled_from("abc"), st.integers(1, 9))
+
+
+@given(st.lists(versions, max_size=30), st.lists(st.integers(1, 8), min_size=30, max_size=30))
+def test_rows_do_not_depend_on_the_size_of_batches(
+    written: list[tuple[str, int]], sizes: list[int]
+) -> None:
+    """In one batch, and cut anywhere: the greatest version of each case is what stays."""
+    records = [state_record(name, number, n=str(number)) for name, number in written]
+
+    async def rows(batches: Sequence[Sequence[Made]]) -> Mapping[str, object]:
+        sink = MemorySink("delete")
+        delivery = Delivery("test", sink)
+        for batch in batches:
+            assert await delivery.deliver(batch) == []
+        return {case_id: row.version for (_, case_id), row in sink.rows.items()}
+
+    starts = list(accumulate(sizes, initial=0))
+    cut = [records[start:end] for start, end in pairwise(starts)]
+    expected = {name: max(n for other, n in written if other == name) for name, _ in written}
+    assert anyio.run(rows, [records]) == expected
+    assert anyio.run(rows, cut) == expected
 
 
 @given(st.lists(st.floats(0, 0.999), min_size=20, max_size=20))

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -12,14 +14,20 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given, strategies as st
 
+from casewire.hq import Request
+from casewire.simulation.delivery import deliver
+from casewire.simulation.history import Plan, make_history
+from casewire.truth import compare
 from ingress.records import Event, claim_records
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
+from schemas.errors import InvalidEventError
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE, TOPICS
 from streams.app import create_sink_app, create_streams_app, stop_app
 from streams.batches import WrongPartitionError, partition_of
+from streams.decode import decode
 from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.servers import KafkaServer
@@ -162,6 +170,48 @@ async def test_a_restarted_worker_goes_on_where_the_last_stopped(
     assert sum_of(tallies) == {"applied": 1, "stale": 1}
     found = states(await read_all(settings.bootstrap_servers, settings.topic("case-state")))
     assert found[b"demo/c1"].properties["n"] == "new"
+
+
+async def test_states_do_not_depend_on_the_size_of_batches(
+    kafka: KafkaServer, prefix: str, tmp_path: Path
+) -> None:
+    """The same requests, waiting in Kafka as large batches and then coming one by one."""
+    plan = Plan(domain="demo", cases=8, changes=40, format="mixed")
+    history = make_history(4711, datetime.now(UTC), plan)
+    records = [of_request(request) for request in deliver(history, 4711, shuffled=True)]
+    ends = []
+    for way in ("waiting", "one by one"):
+        settings = KafkaSettings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            topic_prefix=f"{prefix}{way.replace(' ', '-')}.",
+            partitions=1,
+        )
+        await create_topics(settings.bootstrap_servers, settings.topic_prefix, TOPICS, 1)
+        if way == "waiting":
+            await send(settings, "captured", records)
+        async with running(create_streams_app(settings, SETTINGS, tmp_path / way)):
+            if way == "one by one":
+                await send(settings, "captured", records)
+            await read_until(settings, "deliveries", lambda found: judged(found) == events(records))
+        found = states(await read_all(settings.bootstrap_servers, settings.topic("case-state")))
+        ends.append({key: replace(state, version=0) for key, state in found.items()})
+    assert ends[0] == ends[1]
+    assert compare(history.truth, [state.to_json() for state in ends[0].values()]) == []
+
+
+def of_request(request: Request) -> Made:
+    headers = [("content-type", request.content_type), *request.headers]
+    encoded = [(name, value.encode()) for name, value in headers]
+    return captured(request.body, label=request.label, headers=encoded)
+
+
+def events(records: Sequence[Made]) -> int:
+    """Return how many case and form events the captured records make."""
+    topics = []
+    for record in records:
+        with contextlib.suppress(InvalidEventError):
+            topics.append(decode(record).topic)
+    return topics.count("cases") + topics.count("forms")
 
 
 async def test_a_key_on_another_partition_than_its_own_stops_the_worker(
