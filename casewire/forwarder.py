@@ -216,15 +216,21 @@ async def _follow(
     headers = wire_headers(request, options.credentials)
     for _ in range(_MOST_REDIRECTS + 1):
         async with client.request(
-            method, url, data=body or None, headers=headers, allow_redirects=False
+            method,
+            url,
+            data=body or None,
+            headers=headers,
+            skip_auto_headers=("Content-Type",),
+            allow_redirects=False,
         ) as response:
             text = (await response.content.read(2000)).decode(errors="replace")
             place = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or place is None:
                 return Answer(response.status, text)
         target = urljoin(url, place)
-        if redirected(method, response.status) != method:
-            method, body = "GET", b""
+        method = redirected(method, response.status)
+        if response.status not in (307, 308):
+            body = b""
             headers = [header for header in headers if header[0] != "Content-Type"]
         if urlsplit(target)[:2] != urlsplit(url)[:2]:
             headers = [header for header in headers if header != options.credentials]

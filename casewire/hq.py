@@ -68,9 +68,10 @@ def wait_before(sends: int, failure: Failure) -> int | None:
 
 
 def redirected(method: str, status: int) -> str:
-    """Return the method with which requests follows a redirect; `GET` goes without a body.
+    """Return the method with which requests follows a redirect.
 
-    303 and 302 make a GET of anything but HEAD, 301 of a POST only; 307 and 308 keep all.
+    303 and 302 make a GET of anything but HEAD, 301 of a POST only. Only 307 and 308 keep the body,
+    whatever the method.
     """
     if method != "HEAD" and (status in (302, 303) or (status == 301 and method == "POST")):
         return "GET"
