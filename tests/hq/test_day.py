@@ -79,7 +79,7 @@ def test_a_day_with_restarts_ends_with_everything_succeeded_and_stored(
 ) -> None:
     tables = TABLES.format(basic=secrets("basic", "pässword"), key=secrets("key", "Key 0123"))
     ingress = Ingress(tmp_path / "ingress", topics, tables)
-    logins = {"open": Anyone(), "named": Basic("hqé", "pässword"),
+    logins: Mapping[str, Login] = {"open": Anyone(), "named": Basic("hqé", "pässword"),
               "keyed": ApiKey("Key 0123", "X-Api-Key")}  # fmt: skip
     over = threading.Event()
     with running_ingress(ingress), ThreadPoolExecutor() as repeaters:
