@@ -4,6 +4,7 @@ In this form the order of the texts is the order of the times.
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _CANONICAL_LENGTH = len("2026-11-22T10:00:00.000000Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,12 +33,18 @@ def canonical(text: str) -> str | None:
 
 def from_datetime(time: datetime) -> str:
     """Return an aware time in canonical form."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(_CANONICAL_LENGTH, "0")
+    return time.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_microseconds(microseconds: int) -> str:
     """Return a time given in microseconds since 1970 in canonical form."""
-    return from_datetime(_EPOCH + timedelta(microseconds=microseconds))
+    second, fraction = divmod(microseconds, 1_000_000)
+    return f"{_second(second)}.{fraction:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
 
 
 def to_microseconds(text: str) -> int:
