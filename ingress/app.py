@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ingress import answers
+from ingress import answers, openapi
 from ingress.answers import Answer, respond
 from ingress.auth import Credential, authenticate, guards, secret_headers
 from ingress.limits import Budget
@@ -71,6 +71,7 @@ def create_app(
         routes=[
             Route(f"{PREFIX}/{{rest:path}}", forward),
             Route(PREFIX, forward),
+            Route(openapi.PATH, openapi.Description()),
             Route("/{rest:path}", _Fixed(answers.NOT_FOUND)),
         ],
         lifespan=lifespan,
