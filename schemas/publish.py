@@ -14,6 +14,7 @@ import orjson
 
 from schemas.case import CaseEvent, CaseState
 from schemas.dead_letter import DeadLetter
+from schemas.delivery import BatchDelivery, EventDelivery
 from schemas.form import FormEvent, FormState, FormStub
 from schemas.others import AppChange, CustomEvent, LocationEvent, UserEvent
 from schemas.values import Json, Value
@@ -35,6 +36,8 @@ PUBLISHED: Final[Mapping[str, type[Value]]] = {
     "location/1": LocationEvent,
     "custom/1": CustomEvent,
     "dead-letter/1": DeadLetter,
+    "batch-delivery/1": BatchDelivery,
+    "event-delivery/1": EventDelivery,
 }
 
 
