@@ -8,7 +8,9 @@ from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.health import Health, serving_health
 from casewire.logs import set_up_logs
+from ingress.access import Access
 from ingress.app import create_app
+from ingress.auth import policy
 from ingress.publisher import KafkaPublisher
 from ingress.server import serve
 
@@ -25,7 +27,8 @@ def ingress(launch: Launch) -> None:
 
 async def _run(config: Config) -> None:
     publisher = KafkaPublisher(config.cluster, config.ingress)
-    app = create_app(config.ingress, config.domains, config.credentials, publisher)
+    access = Access(policy(config.domains, config.credentials))
+    app = create_app(config.ingress, access, publisher)
     health = Health(live=lambda: None, ready=publisher.ready)
     async with serving_health(
         health, role="ingress", bind=config.machine.metrics_bind, run_dir=config.run_dir

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 import traceback
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
@@ -14,8 +14,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ingress import answers, openapi
+from ingress.access import Access
 from ingress.answers import Answer, respond
-from ingress.auth import Credential, authenticate, guards, secret_headers
 from ingress.limits import Budget
 from ingress.metrics import IngressMetrics
 from ingress.publisher import Publisher
@@ -32,6 +32,7 @@ from ingress.request import (
     stored_query,
 )
 from ingress.settings import IngressSettings
+from ingress.token_endpoint import PATHS, TokenEndpoint
 from schemas.envelope import Address, EventIds, captured_headers
 from schemas.errors import ConfigError, UnavailableError
 
@@ -43,21 +44,20 @@ _log = structlog.get_logger(__name__)
 
 def create_app(
     settings: IngressSettings,
-    domains: Collection[str],
-    credentials: Collection[Credential],
+    access: Access,
     publisher: Publisher,
     registry: CollectorRegistry = REGISTRY,
 ) -> Starlette:
     """Return the application; it starts and stops the publisher.
 
-    `domains` are the configured ones. Raises ConfigError if a body that is small enough could
-    never be taken.
+    `access` judges who may forward. Raises ConfigError if a body that is small enough could never
+    be taken.
     """
     if settings.max_body_bytes > settings.max_in_flight_bytes:
         raise ConfigError(
             "[ingress] max_body_bytes is larger than max_in_flight_bytes: raise the latter"
         )
-    forward = Forward(settings, domains, credentials, publisher, registry)
+    forward = Forward(settings, access, publisher, registry)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -71,6 +71,7 @@ def create_app(
         routes=[
             Route(f"{PREFIX}/{{rest:path}}", forward),
             Route(PREFIX, forward),
+            *(Route(path, TokenEndpoint(access)) for path in PATHS),
             Route(openapi.PATH, openapi.Description()),
         ],
         lifespan=lifespan,
@@ -100,19 +101,16 @@ class Forward:
     def __init__(
         self,
         settings: IngressSettings,
-        domains: Collection[str],
-        credentials: Collection[Credential],
+        access: Access,
         publisher: Publisher,
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
-        self._domains = frozenset(domains)
+        self._access = access
         self._query_names = tuple(settings.stored_query_parameters)
-        self._guards = guards(credentials)
-        self._secret_headers = secret_headers(credentials)
         self._publisher = publisher
         self._budget = Budget(settings.max_in_flight_events, settings.max_in_flight_bytes)
-        self._metrics = IngressMetrics(self._domains, self._budget, registry)
+        self._metrics = IngressMetrics(access.configured, self._budget, registry)
         self._ids = EventIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,8 +135,8 @@ class Forward:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         started = time.perf_counter()
         body = Body(receive, self._settings.max_body_bytes, self._budget)
-        head = read_head(scope["headers"], self._secret_headers)
-        address = self._judge(scope, head)
+        head = read_head(scope["headers"], self._access.policy.secret_headers)
+        address = await self._judge(scope, head)
         if isinstance(address, Answer):
             if not head.waits:
                 await body.skip()
@@ -160,7 +158,7 @@ class Forward:
         self._metrics.stored(address.domain, address.method, len(content), seconds)
         return answers.stored(event_id)
 
-    def _judge(self, scope: Scope, head: Head) -> Answer | Address:
+    async def _judge(self, scope: Scope, head: Head) -> Answer | Address:
         """Return the answer that needs no body, or the address of an event to store."""
         place = parse_path(scope["path"])
         method = scope["method"]
@@ -169,11 +167,11 @@ class Forward:
         if method not in answers.METHODS:
             return answers.METHOD_NOT_ALLOWED
         domain, label = place
-        if not self._knows(domain):
+        if not self._access.policy.knows(domain):
             return answers.UNKNOWN_DOMAIN
-        guard = self._guards.get(domain)
-        if guard is not None and authenticate(guard, scope["headers"]) is None:
-            return answers.unauthorized(guard.challenges)
+        refused = await self._access.refusal(domain, scope)
+        if refused is not None:
+            return refused
         if method in ("GET", "HEAD"):
             return answers.connection_works(domain)
         refusal = badly_framed(method, head, self._settings.max_body_bytes)
@@ -184,11 +182,6 @@ class Forward:
             path=scope["raw_path"].decode("ascii"),
             query=stored_query(scope["query_string"], self._query_names),
         )
-
-    def _knows(self, domain: str) -> bool:
-        if self._domains:
-            return domain in self._domains
-        return self._settings.unknown_domains != "refuse"
 
 
 def badly_framed(method: str, head: Head, max_body_bytes: int) -> Answer | None:

@@ -1,6 +1,6 @@
 """The ingress' metrics, and all their names in one table."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -36,7 +36,10 @@ class IngressMetrics:
     """What the ingress counts. One of these a registry."""
 
     def __init__(
-        self, domains: Collection[str], budget: Budget, registry: CollectorRegistry = REGISTRY
+        self,
+        configured: Callable[[str], bool],
+        budget: Budget,
+        registry: CollectorRegistry = REGISTRY,
     ) -> None:
         def counter(name: Name) -> Counter:
             return Counter(name, *METRICS[name], registry=registry)
@@ -44,7 +47,7 @@ class IngressMetrics:
         def gauge(name: Name) -> Gauge:
             return Gauge(name, *METRICS[name], registry=registry)
 
-        self._domains = domains
+        self._configured = configured
         self._events = counter("casewire_ingress_events_total")
         self._bytes = counter("casewire_ingress_body_bytes_total")
         self._answers = counter("casewire_ingress_answers_total")
@@ -54,7 +57,7 @@ class IngressMetrics:
         self._seconds = Histogram(name, *METRICS[name], buckets=_BUCKETS, registry=registry)
 
     def stored(self, domain: str, method: str, size: int, seconds: float) -> None:
-        label = domain if domain in self._domains else OTHER_DOMAIN
+        label = domain if self._configured(domain) else OTHER_DOMAIN
         self._events.labels(label, method).inc()
         self._bytes.labels(label).inc(size)
         self._seconds.observe(seconds)

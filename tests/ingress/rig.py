@@ -10,11 +10,13 @@ import aiohttp
 import orjson
 from prometheus_client import CollectorRegistry
 
+from ingress.access import Access
 from ingress.app import create_app
-from ingress.auth import Credential
+from ingress.auth import Credential, policy
 from ingress.publisher import KafkaPublisher
 from ingress.server import serve
 from ingress.settings import IngressSettings
+from ingress.tokens import Keys
 from schemas.settings import KafkaSettings
 from tests.kafka_tools import ConsumerRecord, read_all
 from tests.servers import free_port
@@ -51,6 +53,7 @@ class Rig:
     port: int = field(default_factory=free_port)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     publisher: KafkaPublisher = field(init=False)
+    access: Access = field(init=False)
     client: aiohttp.ClientSession = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +99,10 @@ async def running(
     connected: bool = True,
 ) -> AsyncIterator[Rig]:
     """Serve until the end of the block; at its beginning Kafka has been reached if `connected`."""
-    app = create_app(rig.settings, domains, credentials, rig.publisher, rig.registry)
+    accept_unknown = rig.settings.unknown_domains != "refuse"
+    rules = policy(domains, credentials, Keys.of(b"a key"), accept_unknown=accept_unknown)
+    rig.access = Access(rules, rig.registry)
+    app = create_app(rig.settings, rig.access, rig.publisher, rig.registry)
     serving = asyncio.create_task(serve(app, f"127.0.0.1:{rig.port}", stop=rig.stop))
     try:
         await until(lambda: not connected or rig.publisher.ready() is None)
