@@ -3,28 +3,37 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 import time
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol, TypeAlias
 
 import structlog
 
-from ingress.lanes import Lane, Pending, Producer
+from ingress.lanes import Lanes, Pending, Producer, RefusedError
 from ingress.limits import Budget
 from ingress.producer import abandon, connect
-from ingress.records import Event, Record, captured_record, claim_records, partition_for
+from ingress.records import Event, Record, captured_record, claim_records
 from ingress.settings import IngressSettings
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import LARGE_RECORD, MEBIBYTE
 
+Place: TypeAlias = Literal["kafka", "spool"]
+
 #: One request carries a batch of every partition; the broker hangs up on one above 100 MiB
-#: (`socket.request.max.bytes`), and an idempotent producer would send it again for ever.
-REQUEST_BYTES: Final = 96 * MEBIBYTE
+#: (`socket.request.max.bytes`), and an idempotent producer would send it again for ever. What
+#: comes from the spool (`deliver`) has its part of it.
+REQUEST_BYTES: Final = 80 * MEBIBYTE
+DELIVERY_BYTES: Final = 16 * MEBIBYTE
 
 _RETRY_SECONDS: Final = 1.0
 _STALLED_SECONDS: Final = 30.0
 _FLUSH_SECONDS: Final = 2.0
+_TICK_SECONDS: Final = 0.25
+
+Stored: TypeAlias = Literal["kafka", "spool"]
+"""Where an event is durable."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +44,7 @@ class Publisher(Protocol):
     async def start(self) -> None:
         """Begin to connect; return at once, whether or not Kafka is there."""
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event) -> Place:
         """Return when the event is durable, and not before.
 
         Raises UnavailableError if it is not, or not known to be, in time. It may still be stored
@@ -54,6 +63,7 @@ class KafkaPublisher:
 
     A producer that failed to deliver a single batch is broken: its sequence numbers have a hole
     that the broker never forgives. So is one that gets nothing confirmed for half a minute.
+    While nothing has been confirmed for as long as the deadline, nothing new is tried.
     """
 
     def __init__(self, kafka: KafkaSettings, settings: IngressSettings) -> None:
@@ -62,74 +72,105 @@ class KafkaPublisher:
         self._budget = Budget(
             settings.max_in_flight_events, min(settings.max_in_flight_bytes, REQUEST_BYTES)
         )
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._deliveries = Budget(settings.max_in_flight_events, DELIVERY_BYTES)
+        self._lanes = Lanes(kafka.topic, self._failed)
         self._producer: Producer | None = None
-        self._partitions: Mapping[str, int] = {}
         self._reason: str | None = "Kafka has not been reached yet"
+        self._late = UnavailableError(f"Kafka has not confirmed the event within {self._seconds} s")
         self._broken = asyncio.Event()
-        self._supervisor: asyncio.Task[None] | None = None
+        self._tasks: Sequence[asyncio.Task[None]] = ()
 
     async def start(self) -> None:
-        self._supervisor = asyncio.create_task(self._supervise())
+        self._tasks = (
+            asyncio.create_task(self._supervise()),
+            asyncio.create_task(self._watch()),
+        )
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event) -> Literal["kafka"]:
         if self._reason is not None:
             raise UnavailableError(self._reason)
-        record = captured_record(event)
-        size = record.size
+        await self._publish(event, self._budget, time.monotonic() + self._seconds)
+        return "kafka"
+
+    async def deliver(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Publish spooled events, in order, without a deadline; return those that Kafka refuses.
+
+        They have a budget of their own, whatever is in flight of new events. Raises
+        UnavailableError if Kafka does not take the others; any of them may be written then.
+        """
+        if self._reason is not None:
+            raise UnavailableError(self._reason)
+        publishing = [
+            asyncio.create_task(self._publish(event, self._deliveries, math.inf))
+            for event in events
+        ]
         try:
-            async with asyncio.timeout(self._seconds):
-                if size <= LARGE_RECORD:
-                    await self._store(record, size)
-                    return
-                sha256 = (await asyncio.to_thread(hashlib.sha256, event.body)).hexdigest()
-                for part in claim_records(event, sha256):
-                    await self._store(part, part.size)
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"Kafka has not confirmed the event within {self._seconds} s"
-            ) from error
+            results = await asyncio.gather(*publishing, return_exceptions=True)
+        finally:
+            for task in publishing:
+                task.cancel()
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, RefusedError):
+                raise result
+        outcomes = zip(events, results, strict=True)
+        return [event for event, result in outcomes if isinstance(result, RefusedError)]
 
     def ready(self) -> str | None:
-        if self._reason is None and self._stalled(self._seconds):
-            return f"Kafka has confirmed nothing for {self._seconds} s"
         return self._reason
 
     async def stop(self) -> None:
         self._reason = "the ingress is shutting down"
-        if self._supervisor is not None:
-            await asyncio.gather(*(lane.finish(_FLUSH_SECONDS) for lane in self._lanes.values()))
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+        await self._lanes.finish(_FLUSH_SECONDS)
+        self._lanes.expire(math.inf, UnavailableError(self._reason))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
-    async def _store(self, record: Record, size: int) -> None:
-        if not self._budget.take(size, events=1):
+    async def _publish(self, event: Event, budget: Budget, deadline: float) -> None:
+        record = captured_record(event)
+        size = record.size
+        if size <= LARGE_RECORD:
+            try:
+                await self._store(record, size, budget, deadline)
+            except RefusedError:
+                if not event.body:
+                    raise
+            else:
+                return
+        sha256 = (await asyncio.to_thread(hashlib.sha256, event.body)).hexdigest()
+        for part in claim_records(event, sha256):
+            if time.monotonic() > deadline:
+                raise self._late
+            await self._store(part, part.size, budget, deadline)
+
+    async def _store(self, record: Record, size: int, budget: Budget, deadline: float) -> None:
+        if not budget.take(size, events=1):
             raise UnavailableError("too many events are on their way to Kafka")
-        partition = partition_for(record.key, self._partitions[record.topic])
-        address = (record.topic, partition)
-        lane = self._lanes.get(address)
-        if lane is None:
-            topic = self._kafka.topic(record.topic)
-            lane = self._lanes[address] = Lane(topic, partition, self._gone, self._failed)
-        pending = Pending(record, size, asyncio.get_running_loop().create_future())
-        lane.add(pending, self._producer)
+        pending = Pending(record, size, budget, deadline)
+        lane = self._lanes.add(pending)
         try:
             await pending.acked
         except asyncio.CancelledError:
             lane.withdraw(pending)
             raise
 
-    def _gone(self, pending: Pending) -> None:
-        self._budget.give_back(pending.size, events=1)
-
     def _failed(self, producer: Producer, error: Exception) -> None:
         if producer is self._producer:
             _log.warning("a batch failed", error=type(error).__name__)
             self._broken.set()
 
-    def _stalled(self, seconds: float) -> bool:
-        sent = [lane.sent_at for lane in self._lanes.values() if lane.sent_at is not None]
-        return bool(sent) and time.monotonic() - min(sent) > seconds
+    async def _watch(self) -> None:
+        """Hold the deadlines: one timer for all is cheaper than one a request."""
+        slow = f"Kafka has confirmed nothing for {self._seconds} s"
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._lanes.expire(time.monotonic(), self._late)
+            if self._reason is None and self._lanes.stalled(self._seconds):
+                self._reason = slow
+                _log.warning("events cannot be stored", reason=slow)
+            elif self._reason == slow and not self._lanes.stalled(self._seconds):
+                self._reason = None if self._producer is not None else "Kafka is connected anew"
 
     async def _supervise(self) -> None:
         """Connect, use the producer until it is broken, throw it away, and so on."""
@@ -142,20 +183,18 @@ class KafkaPublisher:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             self._broken.clear()
-            self._partitions = connection.partitions
             self._producer = connection.producer
+            self._lanes.use(connection.producer, connection.partitions)
             self._reason = None
-            for lane in self._lanes.values():
-                lane.send(connection.producer)
             try:
                 await self._until_broken()
             finally:
                 self._producer = None
-                await asyncio.gather(*(lane.interrupt() for lane in self._lanes.values()))
+                await self._lanes.leave()
                 await abandon(connection.producer)
             _log.warning("the producer is replaced")
 
     async def _until_broken(self) -> None:
-        while not self._broken.is_set() and not self._stalled(_STALLED_SECONDS):
+        while not self._broken.is_set() and not self._lanes.stalled(_STALLED_SECONDS):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._broken.wait(), 1.0)
