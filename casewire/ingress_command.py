@@ -11,8 +11,8 @@ from casewire.logs import set_up_logs
 from ingress.access import Access
 from ingress.app import create_app
 from ingress.auth import policy
-from ingress.publisher import KafkaPublisher
 from ingress.server import serve
+from ingress.spool_publisher import create_publisher
 
 
 @click.command(epilog="Example: CASEWIRE_INGRESS_BIND=127.0.0.1:8090 casewire ingress")
@@ -26,7 +26,7 @@ def ingress(launch: Launch) -> None:
 
 
 async def _run(config: Config) -> None:
-    publisher = KafkaPublisher(config.cluster, config.ingress)
+    publisher = create_publisher(config.cluster, config.ingress, config.data_dir / "spool")
     access = Access(policy(config.domains, config.credentials))
     app = create_app(config.ingress, access, publisher)
     health = Health(live=lambda: None, ready=publisher.ready)

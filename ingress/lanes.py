@@ -1,19 +1,28 @@
-"""Micro-batches for one partition, without a timer.
+"""Micro-batches for each partition, without a timer.
 
 Whatever arrives while the previous batch is in flight is the next one (measured.md §3).
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from ingress.records import Record
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+
+from ingress.limits import Budget
+from ingress.records import Record, partition_for
 from schemas.errors import UnavailableError
 
 #: A record whose batch failed goes to the next producer once, since the fault may have been with
 #: the producer or with another record; then its failure is told.
 MAX_TRIES: Final = 2
+
+_REFUSALS: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class RefusedError(UnavailableError):
+    """The broker will not take this very record, whoever brings it."""
 
 
 class Batch(Protocol):
@@ -40,34 +49,43 @@ class Producer(Protocol):
 
 
 class Pending:
-    """A record on its way. `acked` is cancelled when nobody waits for it any more."""
+    """A record on its way. `acked` is cancelled when nobody waits for it any more.
 
-    __slots__ = ("acked", "record", "size", "tries")
+    `size` bytes of `budget` are given back when it is neither waiting nor in flight. `deadline` is
+    in monotonic seconds. One that is `alone` shares its batch with no other.
+    """
 
-    def __init__(self, record: Record, size: int, acked: asyncio.Future[None]) -> None:
+    __slots__ = ("acked", "alone", "budget", "deadline", "record", "size", "tries")
+
+    def __init__(self, record: Record, size: int, budget: Budget, deadline: float) -> None:
         self.record = record
         self.size = size
-        self.acked = acked
+        self.budget = budget
+        self.deadline = deadline
+        self.acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.tries = 0
+        self.alone = False
+
+    def gone(self) -> None:
+        self.budget.give_back(self.size, events=1)
+
+    def fail(self, error: UnavailableError) -> None:
+        if not self.acked.done():
+            self.acked.set_exception(error)
 
 
 class Lane:
     """The records for one partition: those that wait, and the batch that is in flight.
 
-    `gone` is called with each record that is neither any more, `failed` with a producer that
-    could not deliver a batch. `sent_at` is when the batch in flight was sent (monotonic seconds).
+    `failed` is called with a producer that could not deliver a batch. `sent_at` is when the batch
+    in flight was sent (monotonic seconds).
     """
 
     def __init__(
-        self,
-        topic: str,
-        partition: int,
-        gone: Callable[[Pending], None],
-        failed: Callable[[Producer, Exception], None],
+        self, topic: str, partition: int, failed: Callable[[Producer, Exception], None]
     ) -> None:
         self._topic = topic
         self._partition = partition
-        self._gone = gone
         self._failed = failed
         self._waiting: dict[Pending, None] = {}
         self._in_flight: list[Pending] = []
@@ -76,14 +94,23 @@ class Lane:
 
     def add(self, pending: Pending, producer: Producer | None) -> None:
         self._waiting[pending] = None
-        if producer is not None:
+        if self._sending is None and producer is not None:
             self.send(producer)
 
     def withdraw(self, pending: Pending) -> None:
         """Forget a record, unless it is in flight: then it cannot be taken back."""
         if pending in self._waiting:
             del self._waiting[pending]
-            self._gone(pending)
+            pending.gone()
+
+    def expire(self, now: float, error: UnavailableError) -> None:
+        """Fail the records whose deadline is over."""
+        for pending in [item for item in self._waiting if item.deadline <= now]:
+            pending.fail(error)
+            self.withdraw(pending)
+        for pending in self._in_flight:
+            if pending.deadline <= now:
+                pending.fail(error)
 
     def send(self, producer: Producer) -> None:
         """See to it that what waits is sent."""
@@ -91,9 +118,10 @@ class Lane:
             self._sending = asyncio.create_task(self._drain(producer))
 
     async def finish(self, seconds: float) -> None:
-        """Wait until nothing is in flight or waiting, but not for longer than that."""
-        if self._sending is not None:
-            await asyncio.wait([self._sending], timeout=seconds)
+        """Wait for all for which somebody waits, but not for longer than that."""
+        pending = [item.acked for item in (*self._waiting, *self._in_flight)]
+        if pending:
+            await asyncio.wait(pending, timeout=seconds)
 
     async def interrupt(self) -> None:
         """Leave the batch in flight to its fate; its records wait again, for another producer."""
@@ -107,11 +135,15 @@ class Lane:
                 batch = self._next_batch(producer)
                 self.sent_at = time.monotonic()
                 await (await producer.send_batch(batch, self._topic, partition=self._partition))
-                self._acknowledge()
+                for pending in self._in_flight:
+                    if not pending.acked.done():
+                        pending.acked.set_result(None)
+                    pending.gone()
+                self._in_flight.clear()
         except asyncio.CancelledError:
-            self._return()
+            self._return(refused=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, this producer is done for
-            self._return()
+            self._return(refused=isinstance(error, _REFUSALS))
             self._failed(producer, error)
         finally:
             self.sent_at = None
@@ -120,6 +152,8 @@ class Lane:
     def _next_batch(self, producer: Producer) -> Batch:
         batch = producer.create_batch()
         for pending in self._waiting:
+            if pending.alone and self._in_flight:
+                break
             record = pending.record
             added = batch.append(
                 timestamp=None, key=record.key, value=record.value, headers=record.headers
@@ -128,28 +162,83 @@ class Lane:
                 break
             pending.tries += 1
             self._in_flight.append(pending)
+            if pending.alone:
+                break
         for pending in self._in_flight:
             del self._waiting[pending]
         return batch
 
-    def _acknowledge(self) -> None:
-        for pending in self._in_flight:
-            if not pending.acked.done():
-                pending.acked.set_result(None)
-            self._gone(pending)
-        self._in_flight.clear()
+    def _return(self, *, refused: bool) -> None:
+        """Decide what becomes of the batch in flight: its records go again, or fail.
 
-    def _return(self) -> None:
+        Of a batch that is refused each goes alone, so that the guilty one is told from the others.
+        """
         again: dict[Pending, None] = {}
+        guilty = refused and len(self._in_flight) == 1
         for pending in self._in_flight:
             self._waiting.pop(pending, None)
-            if not pending.acked.done() and pending.tries < MAX_TRIES:
-                again[pending] = None
-                continue
-            if not pending.acked.done():
-                pending.acked.set_exception(
+            if refused and not guilty:
+                pending.alone = True
+                pending.tries = 0
+            if guilty:
+                pending.fail(RefusedError("Kafka refuses the event: see `casewire topics check`"))
+            elif pending.tries >= MAX_TRIES:
+                pending.fail(
                     UnavailableError("Kafka did not take the event; the broker's log tells why")
                 )
-            self._gone(pending)
+            if pending.acked.done():
+                pending.gone()
+            else:
+                again[pending] = None
         self._in_flight.clear()
         self._waiting = again | self._waiting
+
+
+class Lanes:
+    """A lane for each partition of each topic, made when it is needed."""
+
+    def __init__(
+        self, topic: Callable[[str], str], failed: Callable[[Producer, Exception], None]
+    ) -> None:
+        self._topic = topic
+        self._failed = failed
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._producer: Producer | None = None
+        self._partitions: Mapping[str, int] = {}
+
+    def add(self, pending: Pending) -> Lane:
+        """Put a record in its lane, and return that."""
+        record = pending.record
+        partition = partition_for(record.key, self._partitions[record.topic])
+        lane = self._lanes.get((record.topic, partition))
+        if lane is None:
+            lane = Lane(self._topic(record.topic), partition, self._failed)
+            self._lanes[record.topic, partition] = lane
+        lane.add(pending, self._producer)
+        return lane
+
+    def use(self, producer: Producer, partitions: Mapping[str, int]) -> None:
+        self._partitions = partitions
+        self._producer = producer
+        for lane in self._all():
+            lane.send(producer)
+
+    async def leave(self) -> None:
+        """Use the producer no more."""
+        self._producer = None
+        await asyncio.gather(*(lane.interrupt() for lane in self._all()))
+
+    async def finish(self, seconds: float) -> None:
+        await asyncio.gather(*(lane.finish(seconds) for lane in self._all()))
+
+    def expire(self, now: float, error: UnavailableError) -> None:
+        for lane in self._all():
+            lane.expire(now, error)
+
+    def stalled(self, seconds: float) -> bool:
+        """Return whether a batch has been in flight for longer than that."""
+        sent = [lane.sent_at for lane in self._all() if lane.sent_at is not None]
+        return bool(sent) and time.monotonic() - min(sent) > seconds
+
+    def _all(self) -> Iterable[Lane]:
+        return self._lanes.values()

@@ -11,7 +11,8 @@ class IngressSettings(Table, frozen=True, kw_only=True):
     """`unknown_domains`: None accepts any domain as long as none is configured.
 
     `max_in_flight_bytes` bounds the bodies that are being received; those on their way to Kafka are
-    bounded by it and by 96 MiB, since the broker refuses requests of 100 MiB.
+    bounded by it and by 80 MiB, since the broker refuses requests of 100 MiB. `spool_bytes` bounds
+    what a process keeps in its part of the spool, `<data_dir>/spool`, while Kafka does not take it.
     """
 
     bind: str = "127.0.0.1:8080"
@@ -19,6 +20,8 @@ class IngressSettings(Table, frozen=True, kw_only=True):
     kafka_timeout_seconds: Positive = 10
     max_in_flight_bytes: Positive = 128 * MEBIBYTE
     max_in_flight_events: Positive = 10_000
+    spool: Literal["on", "off"] = "on"
+    spool_bytes: Positive = 4096 * MEBIBYTE
     stored_query_parameters: Sequence[str] = ("app_id",)
     unknown_domains: Literal["accept", "refuse"] | None = None
     allow_unauthenticated: bool = False
