@@ -14,7 +14,7 @@ import msgspec
 from casewire.addresses import Address
 from casewire.environment import read_environment, variable
 from casewire.tables import FromEnvironment, key_name, keys_of, nearest, read_table
-from ingress.auth import Credential
+from ingress.auth import NAMED_KINDS, Credential, policy
 from ingress.settings import CredentialSettings, DomainSettings, IngressSettings
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import ConfigError
@@ -24,6 +24,7 @@ from streams.settings import StreamsSettings
 
 FILE: Final = "casewire.toml"
 CREDENTIALS_FILE: Final = "credentials.toml"
+TOKEN_KEY_FILE: Final = "token.key"  # noqa: S105 - a name
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9-]*"
 DEFAULT_SINK: Final = "sqlite"
 
@@ -47,6 +48,7 @@ class Config(Table, frozen=True, kw_only=True):
     """The whole configuration. `file` is None if there is none.
 
     Secrets have been read: those of `credentials`, and the URLs of sinks with a `url_file`.
+    `access_files` are all files that say who may forward.
     """
 
     file: Path | None
@@ -57,6 +59,8 @@ class Config(Table, frozen=True, kw_only=True):
     streams: StreamsSettings
     domains: Mapping[str, DomainSettings]
     credentials: Sequence[Credential]
+    access_files: Sequence[Path]
+    token_key_file: Path
     sinks: Mapping[str, SinkSettings]
 
     @property
@@ -175,15 +179,21 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     sinks = _sinks(raw, folder, errors)
     if machine is None or kafka is None or ingress is None or streams is None:
         return None
+    data_dir = _data_dir(raw, machine, folder)
+    token_key_file = data_dir / TOKEN_KEY_FILE
+    if ingress.token_key_file:
+        token_key_file = folder / ingress.token_key_file
     config = Config(
         file=path,
-        data_dir=_data_dir(raw, machine, folder),
+        data_dir=data_dir,
         machine=machine,
         kafka=kafka,
         ingress=ingress,
         streams=streams,
         domains=domains,
         credentials=credentials,
+        access_files=_access_files(path, settings, token_key_file),
+        token_key_file=token_key_file,
         sinks=sinks,
     )
     errors.extend(_contradictions(config))
@@ -193,6 +203,15 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
 def _data_dir(raw: Mapping[str, object], machine: MachineSettings, folder: Path) -> Path:
     given_in_file = isinstance(raw.get("data_dir"), str)
     return ((folder if given_in_file else Path()) / machine.data_dir).absolute()
+
+
+def _access_files(
+    path: Path | None, credentials: Mapping[str, CredentialSettings], token_key_file: Path
+) -> Sequence[Path]:
+    folder = Path() if path is None else path.parent
+    written = [] if path is None else [path, folder / CREDENTIALS_FILE]
+    secrets = [folder / credential.secret_file for credential in credentials.values()]
+    return [*written, *secrets, token_key_file]
 
 
 def _named(
@@ -281,18 +300,24 @@ def _credentials(
         )
         if not credential.domains:
             errors.append(f"{key_name((*path, 'domains'))}: is empty; name a project space")
-        if credential.kind == "basic" and not credential.username:
-            errors.append(f"{key_name((*path, 'username'))}: missing; HTTP Basic needs one")
-        credentials.append(
-            Credential(
-                name=name,
-                domains=credential.domains,
-                kind=credential.kind,
-                username=credential.username,
-                secret=_secret(folder / credential.secret_file, (*path, "secret_file"), errors),
-                header=credential.header,
-            )
+        if credential.kind in NAMED_KINDS and not credential.username:
+            errors.append(f"{key_name((*path, 'username'))}: missing; {credential.kind} needs one")
+        if credential.kind in ("basic", "digest") and ":" in credential.username:
+            errors.append(f"{key_name((*path, 'username'))}: has a colon; take one without")
+        file = folder / credential.secret_file
+        read = Credential(
+            name=name,
+            domains=credential.domains,
+            kind=credential.kind,
+            username=credential.username,
+            secret=_secret(file, (*path, "secret_file"), errors),
+            header=credential.header,
         )
+        try:
+            policy((), [read])
+        except ValueError as error:
+            errors.append(f"{key_name((*path, 'secret_file'))}: {file}: {error}")
+        credentials.append(read)
     return credentials
 
 

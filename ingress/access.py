@@ -37,6 +37,7 @@ _TOO_MANY: Final = "too many wrong credentials came from this address; wait a mi
 _NOT_CHECKED: Final = "the credentials could not be checked"
 _EXPIRED: Final = "the access token has expired; a new one is needed"
 _NOT_KNOWN: Final = "what signed the credentials is not known here, or not yet"
+_NO_KEYS: Final = "the signing keys cannot be read; the log of the ingress tells why"
 _MOVED: Final = "the credentials are for another address; does a proxy change it?"
 
 
@@ -163,7 +164,7 @@ class Access:
         signing = policy.keys.signing
         if signing is None:
             self.metrics.failed(TOKEN_PLACE, "not judged")
-            return Unjudged(policy.keys.missing), ""
+            return Unjudged(_NO_KEYS), ""
         key = self._key(f"{TOKEN_PLACE} {grant}", pairs)
         question = Question(policy.grants.get(grant, ()), pairs)
         verdict = await self._secret(key, [question], (TOKEN_PLACE, client))
@@ -255,7 +256,7 @@ class Access:
     ) -> Answer:
         signing = policy.keys.signing
         if isinstance(verdict, Wrong) and guard.needs_keys and signing is None:
-            verdict = Unjudged(policy.keys.missing)
+            verdict = Unjudged(_NO_KEYS)
         if isinstance(verdict, Unjudged):
             self.metrics.failed(domain, "not judged")
             return answers.unavailable(verdict)

@@ -248,14 +248,15 @@ async def test_missing_keys_are_our_own_fault_and_others_get_in_still() -> None:
     mixed = Credential(
         name="mixed", domains=("all",), kind="basic", username="b", secret=sha256_text(GENERATED)
     )
-    access = gate(*ALL, mixed, keys=Keys(missing="the key file is gone"))
+    access = gate(*ALL, mixed, keys=Keys(missing="/keys/gone cannot be read"))
     assert await status(access, "all", (b"authorization", basic(f"b:{GENERATED}"))) == 200
     assert await status(access, "all", (b"authorization", basic("b:wrong"))) == 503
     assert await status(access, "demo", (b"authorization", basic("b:wrong"))) == 401
     answer = await ask(access, "all")
     assert answer is not None
     assert answer.status == 503
-    assert "the key file is gone" in answer.text
+    assert "the signing keys cannot be read" in answer.text
+    assert "/keys/gone" not in answer.text
     verdict, token = await access.token("client_credentials", [(b"id", GENERATED.encode())], "")
     assert isinstance(verdict, Unjudged)
     assert not token
