@@ -14,7 +14,8 @@ class IngressSettings(Table, frozen=True, kw_only=True):
     """`unknown_domains`: None accepts any domain as long as none is configured.
 
     `max_in_flight_bytes` bounds the bodies that are being received; those on their way to Kafka are
-    bounded by it and by 96 MiB, since the broker refuses requests of 100 MiB.
+    bounded by it and by 80 MiB, since the broker refuses requests of 100 MiB. `spool_bytes` bounds
+    what a process keeps in its part of the spool, `<data_dir>/spool`, while Kafka does not take it.
 
     `token_key_file` holds the keys that sign access tokens and Digest nonces; all processes and
     machines behind one address need the same. Empty: `token.key` in the data directory.
