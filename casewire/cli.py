@@ -48,6 +48,7 @@ class Entry:
 COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("casewire.up:up", "Run everything on one machine."),
     "init": Entry("casewire.init:init", "Write a starter configuration and a first secret."),
+    "auth": Entry("casewire.auth:auth", "Make, change and list credentials."),
     "ingress": Entry("casewire.ingress_command:ingress", "Take what CommCare HQ forwards."),
     "streams": Entry("casewire.workers:streams", "Decode events and keep latest states."),
     "sink": Entry("casewire.workers:sink", "Write to one sink of the configuration."),

@@ -114,11 +114,11 @@ def load_config(path: Path | None, env: Mapping[str, str]) -> Config:
 
 
 def _read_files(path: Path, errors: list[str]) -> dict[str, object]:
-    raw = _read_toml(path)
+    raw = read_toml(path)
     beside = path.parent / CREDENTIALS_FILE
     if not beside.exists():
         return raw
-    added = _read_toml(beside)
+    added = read_toml(beside)
     errors.extend(
         f"{key}: only [credentials.NAME] may stand in {beside}; move it to {path}"
         for key in added
@@ -134,7 +134,7 @@ def _read_files(path: Path, errors: list[str]) -> dict[str, object]:
     return raw | {"credentials": credentials}
 
 
-def _read_toml(path: Path) -> dict[str, object]:
+def read_toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -2,18 +2,17 @@
 
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Final
 
 import click
 
 from casewire.config import FILE
+from ingress.secrets_store import new_secret, sha256_text
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import ConfigError
 
 USERNAME: Final = "commcare-hq"
-_SECRET_BYTES: Final = 32
 
 _TEMPLATE: Final = """\
 # The configuration of Casewire. Lines that begin with # show a key with its default.
@@ -55,14 +54,14 @@ type = "sql"
 """
 
 _INSTRUCTIONS: Final = """\
-Wrote {file} and the secret in {secret_file}.
+Wrote {file}, and in {secret_file} what tells the right secret from a wrong one.
 
 In CommCare HQ, Project Settings > Connection Settings > Add Connection Settings:
   Name                 Casewire
   URL                  https://YOUR-HOST/api/v1/in/{domain}
   Authentication Type  HTTP Basic
   Username             {username}
-  Password             {secret}
+  Password             {secret}   (shown this once)
 
 Then, in Project Settings > Data Forwarding, add these forwarders with that connection:
   Forward Cases                 payload format: JSON
@@ -82,7 +81,7 @@ def init(domain: str) -> None:
 
     Nothing that exists is overwritten.
     """
-    click.echo(write_starter(Path(), domain, secrets.token_hex(_SECRET_BYTES)))
+    click.echo(write_starter(Path(), domain, new_secret()))
 
 
 def write_starter(folder: Path, domain: str, secret: str) -> str:
@@ -98,7 +97,7 @@ def write_starter(folder: Path, domain: str, secret: str) -> str:
     _refuse_to_overwrite(file)
     _refuse_to_overwrite(folder / secret_file)
     (folder / "secrets").mkdir(mode=0o700, exist_ok=True)
-    _write_new(folder / secret_file, f"{secret}\n", 0o600)
+    _write_new(folder / secret_file, f"{sha256_text(secret)}\n", 0o600)
     content = _TEMPLATE.format(
         domain=domain, credential=credential, username=USERNAME, secret_file=secret_file
     )

@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 from casewire.cli import run
 from casewire.config import load_config
 from casewire.init import write_starter
+from ingress.secrets_store import sha256_text
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import ConfigError
 
@@ -20,11 +21,13 @@ def test_the_starter_is_a_right_configuration_with_a_private_secret(
     config = load_config(tmp_path / "casewire.toml", {})
     (credential,) = config.credentials
     assert list(config.domains) == ["my-project"]
-    assert re.fullmatch(r"[0-9a-f]{64}", credential.secret)
+    shown = re.search(r"Password +([0-9a-f]{64}) ", told)
+    assert shown is not None
+    assert credential.secret == sha256_text(shown[1])
     secret_file = tmp_path / "secrets" / "my-project"
     assert secret_file.stat().st_mode & 0o777 == 0o600
     for part in (
-        "/api/v1/in/my-project", "HTTP Basic", credential.username, credential.secret,
+        "/api/v1/in/my-project", "HTTP Basic", credential.username,
         "Forward Cases", "Forward Forms", "JSON",
     ):  # fmt: skip
         assert part in told
