@@ -18,6 +18,7 @@ from sinks.base import Sink
 from streams.agents import Agent, Wiring, decoder, deliverer, keeper
 from streams.batches import BatchSchema, BatchTable, use_batches
 from streams.delivery import Delivery
+from streams.republish import state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, form_judge
 
@@ -36,11 +37,14 @@ def create_streams_app(
 ) -> faust.App:
     """Return the worker that decodes captured events and keeps latest states."""
     app = _app(kafka.group("streams"), kafka, settings, data_dir)
+    use_batches(app)
     wiring = Wiring(kafka, settings.batches_ahead)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
     cases = _table(app, kafka, "case-state")
+    cases.guard(writer, state_headers("case", writer))
     forms = _table(app, kafka, "form-state")
+    forms.guard(writer, state_headers("form", writer))
     case_agent = keeper(
         wiring, cases, case_judge(writer=writer, window_microseconds=window), "cases"
     )
@@ -55,9 +59,10 @@ def create_sink_app(
     name: str, sink: Sink, kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
 ) -> faust.App:
     """Return the worker that writes case states to a sink, with a consumer group of its own."""
+    delivery = Delivery(name, sink)
     app = _app(kafka.group(f"sink-{name}"), kafka, settings, data_dir, stream_wait_empty=False)
-    wiring = Wiring(kafka, ahead=0)
-    _agent(app, kafka, "case-state", deliverer(wiring, Delivery(name, sink)))
+    use_batches(app, excused=lambda: delivery.waiting)
+    _agent(app, kafka, "case-state", deliverer(Wiring(kafka, ahead=0), delivery))
     return app
 
 
@@ -103,7 +108,7 @@ def _app(
     tables = data_dir / "tables" / group
     tables.mkdir(parents=True, exist_ok=True)
     servers = kafka.bootstrap_servers.split(",")
-    app = faust.App(
+    return faust.App(
         group,
         broker=[f"kafka://{server}" for server in servers],
         datadir=tables,
@@ -127,8 +132,6 @@ def _app(
         agent_supervisor=CrashingSupervisor,
         **more,
     )
-    use_batches(app)
-    return app
 
 
 def _agent(app: faust.App, kafka: KafkaSettings, topic: str, agent: Agent) -> None:

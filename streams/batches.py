@@ -33,20 +33,25 @@ tests/streams/test_batches.py fails when an upgrade changes what is leant on.
 import asyncio
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import faust
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.partitioner import murmur2
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from schemas.envelope import Headers
+from streams.fence import ChangelogReader, Ends, FencedError, Gap, overwritten, version_of
+from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
 FETCH_WAIT_MS = 50
+#: How often a table asks where its changelog ends, to find what others wrote.
+FENCE_SECONDS = 2.0
 
 
 @lru_cache(maxsize=131_072)
@@ -173,6 +178,7 @@ class BatchConsumer(driver.Consumer):
         self.dropped: dict[TP, int] = {}
         self.batch_topics: set[str] = set()
         self.generation = 0
+        self.watchdog: Watchdog[TP] = Watchdog()
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -210,6 +216,8 @@ class BatchConsumer(driver.Consumer):
         self.pending.clear()  # Kafka starts again at the committed offsets
         self.last.clear()
         self.dropped = {tp: offset for tp, offset in self.dropped.items() if tp in assigned}
+        for table in self.app.tables.values():
+            table.owns({tp.partition for tp in assigned if tp.topic == table.changelog_topic_name})
         self.batch_topics = {
             name
             for topic in self.app.topics
@@ -217,6 +225,29 @@ class BatchConsumer(driver.Consumer):
             for name in topic.topics
         }
         await super().on_partitions_assigned(assigned, generation_id)
+
+    @faust.Service.task
+    async def _watch(self) -> None:
+        async for _ in self.itertimer(INTERVAL_SECONDS, name="watchdog"):
+            stuck = await self._stuck()
+            if stuck:
+                places = ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(stuck))
+                await self.app.crash(StuckError(f"nothing is committed any more of {places}"))
+
+    async def _stuck(self) -> Sequence[TP]:
+        app = self.app
+        transport: BatchTransport = self.transport  # type: ignore[assignment]
+        if app.rebalancing or app.in_recovery or transport.excused():
+            self.watchdog.rest()
+            return ()
+        sources = {tp for tp in self.assignment() if app.topics.acks_enabled_for(tp.topic)}
+        sources = {tp for tp in sources if tp.topic not in app.tables.changelog_topics}
+        try:
+            ends = await asyncio.wait_for(self.highwaters(*sources), INTERVAL_SECONDS)
+        except (KafkaError, TimeoutError):
+            return ()  # the broker does not answer: nobody can say
+        committed = {tp: self._committed_offset[tp] or 0 for tp in sources}
+        return self.watchdog.look({tp: ends[tp] for tp in sources}, committed)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         # A copy: to aiokafka a set that is emptied meanwhile means "all partitions".
@@ -326,13 +357,21 @@ class BatchProducer(driver.Producer):
 
 
 class BatchTransport(driver.Transport):
+    #: Whether the agents stand still for a good reason, such as a target that is down.
+    excused: Callable[[], bool] = staticmethod(lambda: False)
+
     Consumer = BatchConsumer  # type: ignore[mutable-override]
     Producer = BatchProducer  # type: ignore[mutable-override]
 
 
-def use_batches(app: faust.App) -> None:
-    """Set the app's transport; before topics and agents are declared."""
-    app.transport = BatchTransport(app.conf.broker_consumer, app)
+def use_batches(app: faust.App, excused: Callable[[], bool] = lambda: False) -> None:
+    """Set the app's transport; before topics and agents are declared.
+
+    While the agents are `excused`, standing still does not end the process.
+    """
+    transport = BatchTransport(app.conf.broker_consumer, app)
+    transport.excused = excused
+    app.transport = transport
     app.producer_transport = BatchTransport(app.conf.broker_producer, app)
 
 
@@ -354,30 +393,125 @@ class Change(NamedTuple):
         return partition
 
 
+HeadersOf: TypeAlias = Callable[[bytes, bytes], Headers]
+"""From a key and the value that is held for it to the headers with which it was published."""
+
+VERSION_BYTES = 8
+
+
+def packed(version: int, value: bytes) -> bytes:
+    """Return a value as the store has it, behind its version."""
+    return version.to_bytes(VERSION_BYTES, "big") + value
+
+
+def version_in(stored: bytes) -> int:
+    return int.from_bytes(stored[:VERSION_BYTES], "big")
+
+
 class BatchTable(faust.Table):  # type: ignore[type-arg]
     """Table of raw keys and values, written per batch: changelog first, then the local store.
 
-    Its changelog may be written by one agent only: the sends of two could swap.
+    Its changelog may be written by one agent only: the sends of two could swap. What a worker
+    that is no longer the owner writes is written over (streams/fence.py) once `guard` is called.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Counts batches here; 1 has a special meaning in Faust's recovery.
         super().__init__(*args, **{**kwargs, "recovery_buffer_size": 2})
         self.unsent: dict[bytes, bytes | None] = {}  # not yet acknowledged by the broker
+        self.ends = Ends()
+        self.sending: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._writer = b""
+        self._headers_of: HeadersOf | None = None
+
+    def guard(self, writer: str, headers_of: HeadersOf) -> None:
+        """Write over what others write; `writer` is what our states have as `casewire-writer`."""
+        self._writer = writer.encode()
+        self._headers_of = headers_of
 
     def changes(self, batch: Batch) -> "Changes":
         return Changes(self, batch)
 
+    def held(self, key: bytes) -> bytes | None:
+        """Return what is held for a key, behind its version; sent or not."""
+        if key in self.unsent:
+            return self.unsent[key]
+        stored: bytes | None = self.data.get(key)
+        return stored
+
+    def owns(self, partitions: set[int]) -> None:
+        """Note which changelog partitions are ours now."""
+        self.ends.lost(self.ends.known.keys() - partitions)
+
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Recovery: store the records of changelog batches."""
-        self.store(
-            Change(record.key, record.value, event.value.tp, record.offset)
-            for event in batch
-            for record in event.value.records
-        )
+        """Recovery: store the newest of changelog batches; a lower version is ignored."""
+        newest: dict[bytes, Change] = {}
+        for event in batch:
+            tp = event.value.tp
+            for record in event.value.records:
+                key, version = record.key, version_of(record.headers)
+                held = newest[key].value if key in newest else self.data.get(key)
+                if held is None or version >= version_in(held):
+                    value = None if record.value is None else packed(version, record.value)
+                    newest[key] = Change(key, value, tp, record.offset)
+            self.ends.recovered(tp.partition, event.value.offset + 1)
+        self.store(newest.values())
 
     def store(self, changes: Iterable[Change]) -> None:
         super().apply_changelog_batch(changes)  # type: ignore[arg-type]
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        servers = ",".join(f"{url.host}:{url.port}" for url in self.app.conf.broker_consumer)
+        self._reader = ChangelogReader(servers, self.changelog_topic_name)
+
+    async def on_stop(self) -> None:
+        await self._reader.stop()
+        await super().on_stop()
+
+    @faust.Service.task
+    async def _watch_for_others(self) -> None:
+        async for _ in self.itertimer(FENCE_SECONDS, name="fence"):
+            if self._headers_of and not (self.app.rebalancing or self.app.in_recovery):
+                await self._look_for_others(self._reader, self._headers_of)
+
+    async def _look_for_others(self, reader: ChangelogReader, headers_of: HeadersOf) -> None:
+        try:
+            for partition, end in (await reader.ends(self.ends.known)).items():
+                self.ends.seen(partition, end)
+            for gap in self.ends.gaps[:]:
+                await self._write_over(gap, await reader.read(gap), headers_of)
+                self.ends.gaps.remove(gap)
+        except ConsumerStoppedError:
+            return  # the worker stops
+        except KafkaError as error:
+            self.log.warning("cannot look for writes of others now: %s", type(error).__name__)
+        except FencedError as error:
+            await self.app.crash(error)
+
+    async def _write_over(self, gap: Gap, records: Sequence[Any], headers_of: HeadersOf) -> None:
+        held = {key: self.held(key) for key in {record.key for record in records}}
+        versions = {key: version_in(value) for key, value in held.items() if value is not None}
+        lower, fenced = overwritten(records, versions, self._writer)
+        if fenced:
+            raise FencedError(
+                f"another worker owns {self.changelog_topic_name}/{gap.partition}; "
+                "this one was frozen, and starts anew"
+            )
+        if not lower:
+            return
+        self.log.warning("writing %s states over older ones of another worker", len(lower))
+        producer: BatchProducer = self.app.producer  # type: ignore[assignment]
+        async with self.sending[gap.partition]:
+            now = {key: self.held(key) for key in lower}
+            out = [
+                Out(key, value[VERSION_BYTES:], headers_of(key, value[VERSION_BYTES:]))
+                for key, value in now.items()
+                if value is not None
+            ]
+            sends = await producer.send_records(self.changelog_topic_name, gap.partition, out)
+        for sent, count in sends:
+            self.ends.wrote(gap.partition, (await sent).offset, count)
 
 
 @dataclass(slots=True)
@@ -387,18 +521,18 @@ class Changes:
     table: BatchTable
     batch: Batch
     log: list[Out] = field(default_factory=list)
+    stored: list[bytes | None] = field(default_factory=list)
 
     def get(self, key: bytes) -> bytes | None:
-        unsent: Mapping[bytes, bytes | None] = self.table.unsent
-        if key in unsent:
-            return unsent[key]
-        stored: bytes | None = self.table.data.get(key)
-        return stored
+        held = self.table.held(key)
+        return None if held is None else held[VERSION_BYTES:]
 
     def put(self, key: bytes, value: bytes | None, headers: Headers) -> None:
-        """Set the value of a key (None deletes it)."""
-        self.table.unsent[key] = value
+        """Set the value of a key (None deletes it). Its version is that of the headers."""
+        stored = None if value is None else packed(version_of(headers), value)
+        self.table.unsent[key] = stored
         self.log.append(Out(key, value, headers))
+        self.stored.append(stored)
 
     async def send(self) -> None:
         """Send the changes to the changelog; the batch waits for their acknowledgement."""
@@ -412,16 +546,21 @@ class Changes:
                     f"a key read from {batch.topic}/{tp.partition} does not belong to "
                     f"{tp.topic}/{tp.partition}: run casewire topics check"
                 )
+        async with table.sending[tp.partition]:
+            sends = await producer.send_records(tp.topic, tp.partition, self.log)
         start = 0
-        for sent, count in await producer.send_records(tp.topic, tp.partition, self.log):
-            batch.after(sent, partial(self._sent, tp, self.log[start : start + count]))
+        for sent, count in sends:
+            batch.after(sent, partial(self._sent, tp, range(start, start + count)))
             start += count
 
-    def _sent(self, tp: TP, log: Sequence[Out], result: Any) -> None:
-        unsent = self.table.unsent
-        self.table.store(
-            Change(record.key, record.value, tp, result.offset + i) for i, record in enumerate(log)
+    def _sent(self, tp: TP, which: range, result: Any) -> None:
+        table = self.table
+        table.ends.wrote(tp.partition, result.offset, len(which))
+        table.store(
+            Change(self.log[i].key, self.stored[i], tp, result.offset + i - which.start)
+            for i in which
         )
-        for record in log:
-            if unsent.get(record.key, unsent) is record.value:  # else it was changed again
-                del unsent[record.key]
+        for i in which:
+            key = self.log[i].key
+            if table.unsent.get(key, table.unsent) is self.stored[i]:  # else it was changed again
+                del table.unsent[key]

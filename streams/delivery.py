@@ -75,8 +75,9 @@ def _state(value: bytes) -> CaseState | None:
 class Delivery:
     """Delivers batches of records to one sink.
 
-    `sleep` waits between tries. TargetError and what nobody foresaw pass through: the process
-    ends, nothing is acknowledged, and the next start begins with the same batch.
+    `sleep` waits between tries; `waiting` says that the target is down. TargetError and what nobody
+    foresaw pass through: the process ends, nothing is acknowledged, and the next start begins with
+    the same batch.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Delivery:
         self._sink = sink
         self._sleep = sleep
         self._open = False
+        self.waiting = False
 
     async def deliver(self, records: Sequence[Record]) -> Sequence[Out]:
         """Write a batch; return the dead letters of what the target will never take."""
@@ -122,7 +124,7 @@ class Delivery:
                 await self._wait(next(waits), error)
             else:
                 break
-        metrics.WRITING.labels(self.name).set(0)
+        self._set_waiting(waiting=False)
         return rejected
 
     async def _write_once(self, states: Sequence[CaseState]) -> None:
@@ -134,10 +136,14 @@ class Delivery:
             self._count(outcome, 1)
 
     async def _wait(self, seconds: float, error: TransientError) -> None:
-        metrics.WRITING.labels(self.name).set(1)
+        self._set_waiting(waiting=True)
         metrics.RETRIES.labels(self.name).inc()
         logger.warning("sink %s: %s; trying again in %.1f s", self.name, error, seconds)
         await self._sleep(seconds)
+
+    def _set_waiting(self, *, waiting: bool) -> None:
+        self.waiting = waiting
+        metrics.WRITING.labels(self.name).set(waiting)
 
     def _count(self, outcome: str, amount: int) -> None:
         metrics.DELIVERED.labels(self.name, outcome).inc(amount)

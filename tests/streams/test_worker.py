@@ -28,6 +28,7 @@ from schemas.topics import MEBIBYTE, TOPICS
 from streams.app import create_sink_app, create_streams_app, stop_app
 from streams.batches import WrongPartitionError, partition_of
 from streams.decode import decode
+from streams.fence import FencedError
 from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.servers import KafkaServer
@@ -212,6 +213,60 @@ def events(records: Sequence[Made]) -> int:
         with contextlib.suppress(InvalidEventError):
             topics.append(decode(record).topic)
     return topics.count("cases") + topics.count("forms")
+
+
+def foreign(record: ConsumerRecord, change: int) -> Made:
+    """Return a state as a worker writes it that is not the owner: `change` is its version's."""
+    state = CaseState.from_json(record.value or b"")
+    other = replace(state, version=state.version + change, properties={"n": "foreign"})
+    kept = [
+        item for item in record.headers if item[0] not in ("casewire-version", "casewire-writer")
+    ]
+    return Made(
+        other.to_json(),
+        record.key,
+        [*kept, ("casewire-writer", b"frozen"), ("casewire-version", str(other.version).encode())],
+    )
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_what_a_frozen_worker_writes_when_it_wakes_does_not_stay(
+    settings: KafkaSettings, tmp_path: Path, busy: bool
+) -> None:
+    await send(settings, "captured", [captured(case_body("c1", 60, "ab", n="mine"))])
+    async with running(create_streams_app(settings, SETTINGS, tmp_path / "1")):
+        first = await read_until(settings, "case-state", lambda found: len(found) == 1)
+        await send(settings, "case-state", [foreign(first[0], -1)])
+        if busy:
+            await send(settings, "captured", [captured(case_body("c2", 0, "a", n="other"))])
+        expected = 3 + busy
+        after = await read_until(settings, "case-state", lambda found: len(found) == expected)
+    assert states(after)[b"demo/c1"].properties["n"] == "mine"
+    last = [record for record in after if record.key == b"demo/c1"][-1]
+    before = {name: value for name, value in first[0].headers if name != "ce_time"}
+    again = {name: value for name, value in last.headers if name != "ce_time"}
+    assert last.value == first[0].value
+    assert again.items() <= before.items()
+    # A worker that starts later ignores the older one wherever it lies.
+    await send(settings, "case-state", [foreign(first[0], -1)])
+    await send(settings, "captured", [captured(case_body("c1", 60, "ab", n="mine"))])
+    async with running(create_streams_app(settings, SETTINGS, tmp_path / "2")):
+        tallies = await read_until(settings, "deliveries", lambda found: judged(found) == 2 + busy)
+    assert sum_of(tallies)["duplicate"] == 1
+
+
+async def test_a_worker_that_finds_a_newer_owner_ends(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    await send(settings, "captured", [captured(case_body("c1", 60, "ab", n="mine"))])
+    app = create_streams_app(settings, SETTINGS, tmp_path)
+    await app.start()
+    first = await read_until(settings, "case-state", lambda found: len(found) == 1)
+    await send(settings, "case-state", [foreign(first[0], 1)])
+    with anyio.fail_after(60):
+        await app.wait_until_stopped()
+    with pytest.raises(FencedError):
+        await stop_app(app)
 
 
 async def test_a_key_on_another_partition_than_its_own_stops_the_worker(

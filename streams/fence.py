@@ -1,0 +1,136 @@
+"""Writes of a worker that is no longer the owner: noticed by their offsets, and written over.
+
+A worker that was frozen for longer than its session (SIGSTOP, a paused machine) wakes up and sends
+what it had begun, although its partitions have a new owner. Kafka appends it: an old state would
+stay over a newer one. So every state says who wrote it (`casewire-writer`) and its version
+(`casewire-version`), and the owner knows where each of its changelog partitions must end: after
+its own last write. Where one ends further, somebody else wrote; the owner reads just that part.
+
+- A lower version than the owner holds: the owner publishes what it holds again.
+- A greater one: the owner is the one that was frozen. It ends, with nothing acknowledged.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.envelope import Headers
+
+VERSION: Final = "casewire-version"
+WRITER: Final = "casewire-writer"
+READ_MS: Final = 500
+
+
+class FencedError(Exception):
+    """Another worker owns the partition: this one must end and join the group anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets of a changelog partition that this worker did not write, `stop` exclusive."""
+
+    partition: int
+    start: int
+    stop: int
+
+
+@dataclass(slots=True)
+class Ends:
+    """Where this worker's changelog partitions end, as far as it knows. Pure."""
+
+    known: dict[int, int] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+
+    def wrote(self, partition: int, first: int, count: int) -> None:
+        """Note `count` records of ours at offset `first`; what lies between is a gap."""
+        start = self.known.get(partition, first)
+        if first > start:
+            self.gaps.append(Gap(partition, start, first))
+        self.known[partition] = max(start, first + count)
+
+    def recovered(self, partition: int, end: int) -> None:
+        """Note that all below `end` has been read into the table."""
+        self.known[partition] = max(end, self.known.get(partition, 0))
+
+    def seen(self, partition: int, end: int) -> None:
+        """Note where the broker says that the partition ends."""
+        if partition in self.known:
+            self.wrote(partition, end, 0)
+
+    def lost(self, partitions: Iterable[int]) -> None:
+        """Forget partitions that have another owner now."""
+        gone = set(partitions)
+        self.known = {number: end for number, end in self.known.items() if number not in gone}
+        self.gaps = [gap for gap in self.gaps if gap.partition not in gone]
+
+
+def version_of(headers: Headers) -> int:
+    """Return the version that a record's headers tell, 0 if they tell none."""
+    for name, value in reversed(headers):  # it is among the last
+        if name == VERSION:
+            return int(value)
+    return 0
+
+
+def overwritten(
+    records: Iterable[Any], held: Mapping[bytes, int], writer: bytes
+) -> tuple[set[bytes], bool]:
+    """Judge records of a gap against the versions that are held, by key.
+
+    Returns the keys whose newest state an older one has been written over, and whether somebody
+    else holds a greater version of one: then this worker is not the owner any more.
+    """
+    lower: set[bytes] = set()
+    fenced = False
+    for record in records:
+        if (WRITER, writer) in record.headers or record.key not in held:
+            continue
+        version = version_of(record.headers)
+        if version < held[record.key]:
+            lower.add(record.key)
+        fenced = fenced or version > held[record.key]
+    return lower, fenced
+
+
+class ChangelogReader:
+    """Reads parts of a changelog, beside the worker's own consumer and without a group."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._topic = topic
+        self._bootstrap_servers = bootstrap_servers
+        self._started: Any = None
+
+    async def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """Return where partitions end."""
+        consumer = await self._consumer()
+        places = [TopicPartition(self._topic, number) for number in partitions]
+        found = await consumer.end_offsets(places) if places else {}
+        return {place.partition: end for place, end in found.items()}
+
+    async def read(self, gap: Gap) -> list[Any]:
+        """Return the records of a gap; fewer than its offsets where it was compacted."""
+        consumer = await self._consumer()
+        place = TopicPartition(self._topic, gap.partition)
+        consumer.assign([place])
+        consumer.seek(place, gap.start)
+        records: list[Any] = []
+        while await consumer.position(place) < gap.stop:
+            fetched = await consumer.getmany(place, timeout_ms=READ_MS)
+            records.extend(r for r in fetched.get(place, ()) if r.offset < gap.stop)
+        return records
+
+    async def stop(self) -> None:
+        if self._started is not None:
+            await self._started.stop()
+
+    async def _consumer(self) -> Any:
+        if self._started is None:
+            self._started = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap_servers,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            )
+            await self._started.start()
+        return self._started
