@@ -1,7 +1,6 @@
 """`casewire ingress` as a process of its own, as an operator runs it."""
 
 import contextlib
-import signal
 import subprocess
 import sys
 import time
@@ -44,6 +43,11 @@ class Ingress:
     def log_file(self) -> Path:
         return self.folder / "ingress.log"
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def start(self) -> None:
         """Start it; it may not be ready yet."""
         config = self.folder / "casewire.toml"
@@ -74,7 +78,7 @@ class Ingress:
     def stop(self) -> int:
         """Stop it as systemd does; return its exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
         try:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:
