@@ -63,11 +63,12 @@ class System:
         self.config_file.write_text("\n".join(lines))
 
     def start(self, role: str) -> None:
+        """Start a role; several processes of one are told apart by what follows a `#`."""
         command = [sys.executable, "-m", "casewire", "--config", str(self.config_file)]
         log_name = role.replace(" ", "-") + ".log"
         with (self.folder / log_name).open("ab") as log:
             self.processes[role] = subprocess.Popen(
-                [*command, *role.split()], stdout=log, stderr=log
+                [*command, *role.partition("#")[0].split()], stdout=log, stderr=log
             )
 
     def kill(self, role: str) -> None:
