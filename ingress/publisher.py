@@ -19,7 +19,7 @@ from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import LARGE_RECORD, MEBIBYTE
 
-Stored: TypeAlias = Literal["kafka", "spool"]
+Place: TypeAlias = Literal["kafka", "spool"]
 
 #: One request carries a batch of every partition; the broker hangs up on one above 100 MiB
 #: (`socket.request.max.bytes`), and an idempotent producer would send it again for ever. What
@@ -41,7 +41,7 @@ class Publisher(Protocol):
     async def start(self) -> None:
         """Begin to connect; return at once, whether or not Kafka is there."""
 
-    async def publish(self, event: Event) -> Stored:
+    async def publish(self, event: Event) -> Place:
         """Return when the event is durable, and not before.
 
         Raises UnavailableError if it is not, or not known to be, in time. It may still be stored

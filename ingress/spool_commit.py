@@ -1,6 +1,7 @@
 """Group commit: one flush for all that came while the one before it ran. There is no timer."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,18 +72,27 @@ class GroupCommit:
     async def _write(self) -> None:
         while self._waiting:
             group = self._next_group()
-            try:
-                await self._in_order(self._writer.write, [payload for payload, _ in group])
-                self._failure = None
-            except OSError as error:
-                self._failure = f"the spool cannot be written ({error.strerror}): see to its disk"
-                self._failed_at = time.monotonic()
-                self._metrics.failures.inc()
-                _log.error("events cannot be spooled", error=error.strerror, events=len(group))
+            error = await self._flush([payload for payload, _ in group])
             self.waiting_bytes -= sum(framed_size(payload) for payload, _ in group)
             for _, stored in group:
                 _settle(stored, self._failure)
+            if error is not None:
+                self._metrics.failures.inc()
+                # The log may be on the same full disk.
+                with contextlib.suppress(OSError):
+                    _log.error("events cannot be spooled", error=str(error), events=len(group))
         self._writing = None
+
+    async def _flush(self, payloads: Sequence[bytes]) -> Exception | None:
+        try:
+            await self._in_order(self._writer.write, payloads)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            self._failure = f"the spool cannot be written ({reason}): see to its disk"
+            self._failed_at = time.monotonic()
+            return error
+        self._failure = None
+        return None
 
     def _next_group(self) -> Sequence[_Waiting]:
         size = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ingress.publisher import KafkaPublisher, Publisher, Stored
+from ingress.publisher import KafkaPublisher, Place, Publisher
 from ingress.records import Event
 from ingress.settings import IngressSettings
 from ingress.spool import Spool
@@ -46,7 +46,7 @@ class SpooledPublisher:
         await self._kafka.start()
         self._draining = asyncio.create_task(self._drain.run())
 
-    async def publish(self, event: Event) -> Stored:
+    async def publish(self, event: Event) -> Place:
         try:
             return await self._kafka.publish(event)
         except UnavailableError:
