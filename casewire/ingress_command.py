@@ -39,4 +39,4 @@ async def _run(config: Config, load: Callable[[], Config]) -> None:
         ),
         following_files(access, config, load),
     ):
-        await serve(app, config.ingress.bind)
+        await serve(app, config.ingress.bind, config.ingress, metrics=app.metrics)

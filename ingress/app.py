@@ -5,7 +5,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -15,29 +15,29 @@ from starlette.types import Receive, Scope, Send
 
 from ingress import answers, openapi
 from ingress.access import Access
-from ingress.answers import Answer, respond
+from ingress.answers import METHODS, STORING, Answer, respond, respond_stored
 from ingress.limits import Budget
 from ingress.metrics import IngressMetrics
-from ingress.publisher import Publisher
+from ingress.publisher import Place, Publisher
+from ingress.rates import Rates
 from ingress.records import Event
 from ingress.request import (
-    PREFIX,
     Body,
     BodyTooLargeError,
     ClientGoneError,
     Head,
+    HeaderNames,
     InFlightFullError,
-    parse_path,
+    is_forward,
+    read_address,
     read_head,
-    stored_query,
 )
 from ingress.settings import IngressSettings
 from ingress.token_endpoint import PATHS, TokenEndpoint
 from schemas.envelope import Address, EventIds, captured_headers
 from schemas.errors import ConfigError, UnavailableError
 
-#: HTTP servers refuse requests with larger headers than some 8 to 64 KiB.
-MAX_HEAD_BYTES: Final = 64 * 1024
+_LOG_LINES_PER_SECOND: Final = 10
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def create_app(
     access: Access,
     publisher: Publisher,
     registry: CollectorRegistry = REGISTRY,
-) -> Starlette:
+) -> "IngressApp":
     """Return the application; it starts and stops the publisher.
 
     `access` judges who may forward. Raises ConfigError if a body that is small enough could never
@@ -57,7 +57,9 @@ def create_app(
         raise ConfigError(
             "[ingress] max_body_bytes is larger than max_in_flight_bytes: raise the latter"
         )
-    forward = Forward(settings, access, publisher, registry)
+    budget = Budget(settings.max_in_flight_events, settings.max_in_flight_bytes)
+    metrics = IngressMetrics(access.configured, budget, registry)
+    forward = Forward(settings, access, publisher, metrics, budget)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -67,32 +69,43 @@ def create_app(
         finally:
             await publisher.stop()
 
-    app = Starlette(
+    app = IngressApp(
         routes=[
-            Route(f"{PREFIX}/{{rest:path}}", forward),
-            Route(PREFIX, forward),
             *(Route(path, TokenEndpoint(access)) for path in PATHS),
             Route(openapi.PATH, openapi.Description()),
         ],
         lifespan=lifespan,
     )
-    app.router.default = _Unrouted(forward)
+    app.forward = forward
+    app.metrics = metrics
+    app.router.default = Unrouted(metrics)
     # A redirect turns HQ's POST into a GET without a body, and loses the event (protocol.md §1.0).
     app.router.redirect_slashes = False
     return app
 
 
-class _Unrouted:
-    """What no route matches: a line break in a path too, and that must not be 404 under PREFIX."""
+class IngressApp(Starlette):
+    """Starlette, but for the address of forwarders: its routing costs as much as all the rest."""
 
-    def __init__(self, forward: "Forward") -> None:
-        self._forward = forward
+    forward: "Forward"
+    metrics: IngressMetrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(f"{PREFIX}/"):
-            await self._forward(scope, receive, send)
+        if scope["type"] == "http" and is_forward(scope["path"]):
+            await self.forward(scope, receive, send)
         else:
-            await respond(send, answers.NOT_FOUND)
+            await super().__call__(scope, receive, send)
+
+
+class Unrouted:
+    """What no route matches."""
+
+    def __init__(self, metrics: IngressMetrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._metrics.answered(answers.NOT_FOUND)
+        await respond(send, answers.NOT_FOUND)
 
 
 class Forward:
@@ -103,39 +116,44 @@ class Forward:
         settings: IngressSettings,
         access: Access,
         publisher: Publisher,
-        registry: CollectorRegistry,
+        metrics: IngressMetrics,
+        budget: Budget,
     ) -> None:
         self._settings = settings
         self._access = access
         self._query_names = tuple(settings.stored_query_parameters)
+        self._header_names = HeaderNames(frozenset())
         self._publisher = publisher
-        self._budget = Budget(settings.max_in_flight_events, settings.max_in_flight_bytes)
-        self._metrics = IngressMetrics(access.configured, self._budget, registry)
+        self._metrics = metrics
+        self._budget = budget
+        self._rates = Rates(settings.max_events_per_second)
         self._ids = EventIds()
+        self._failures = Failures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began: float = scope.get("began") or time.perf_counter()
+        body = Body(receive, self._settings.max_body_bytes, self._budget)
         try:
-            answer = await self._answer(scope, receive)
+            outcome = await self._outcome(scope, body)
         except ClientGoneError:
             return
         except asyncio.CancelledError:
             # The server ends requests that outlast its shutdown; a 500 may be final for HQ.
-            answer = answers.SHUTTING_DOWN
-        except UnavailableError as error:
-            answer = answers.unavailable(str(error))
+            outcome = answers.SHUTTING_DOWN
         except Exception as error:  # noqa: BLE001 - HQ must hear 503, whatever it is
-            # Neither message nor traceback: both can quote the request.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{frame.filename}:{frame.lineno}"
-            _log.error("a request failed", error=type(error).__name__, where=where)
-            answer = answers.UNEXPECTED
-        self._metrics.answered(answer.status)
-        await respond(send, answer)
+            outcome = self._failures.answer(error)
+        finally:
+            body.release()
+        if isinstance(outcome, Answer):
+            self._metrics.answered(outcome)
+            await respond(send, outcome)
+            return
+        seconds = time.perf_counter() - began
+        self._metrics.stored(outcome.domain, scope["method"], outcome.size, seconds)
+        await respond_stored(send, outcome.event_id, outcome.place)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        started = time.perf_counter()
-        body = Body(receive, self._settings.max_body_bytes, self._budget)
-        head = read_head(scope["headers"], self._access.policy.secret_headers)
+    async def _outcome(self, scope: Scope, body: Body) -> "Answer | Receipt":
+        head = self._head(scope)
         address = await self._judge(scope, head)
         if isinstance(address, Answer):
             if not head.waits:
@@ -143,45 +161,80 @@ class Forward:
             return address
         try:
             content = await body.read()
-            event_id, event_time = self._ids.next()
-            headers = captured_headers(event_id, event_time, address, head.stored)
-            await self._publisher.publish(Event(event_id, headers, content))
         except BodyTooLargeError:
             await body.skip()
             return answers.too_large(self._settings.max_body_bytes)
         except InFlightFullError:
             await body.skip()
             return answers.IN_FLIGHT_FULL
-        finally:
-            body.release()
-        seconds = time.perf_counter() - started
-        self._metrics.stored(address.domain, address.method, len(content), seconds)
-        return answers.stored(event_id)
+        event_id, event_time = self._ids.next()
+        if not head.traced:
+            head.stored.append(("traceparent", self._ids.traceparent()))
+        event = Event(
+            event_id, captured_headers(event_id, event_time, address, head.stored), content
+        )
+        try:
+            place = await self._publisher.publish(event)
+        except Exception as error:  # noqa: BLE001 - as above, and the log names the event
+            return self._failures.answer(error, event_id, address.domain)
+        return Receipt(event_id, place, address.domain, len(content))
+
+    def _head(self, scope: Scope) -> Head:
+        secret = self._access.policy.secret_headers
+        if self._header_names.secret is not secret:
+            self._header_names = HeaderNames(secret)
+        return read_head(scope["headers"], self._header_names)
 
     async def _judge(self, scope: Scope, head: Head) -> Answer | Address:
         """Return the answer that needs no body, or the address of an event to store."""
-        place = parse_path(scope["path"])
-        method = scope["method"]
-        if place is None:
-            return answers.BAD_ADDRESS
-        if method not in answers.METHODS:
-            return answers.METHOD_NOT_ALLOWED
-        domain, label = place
-        if not self._access.policy.knows(domain):
+        address = read_address(scope, self._query_names)
+        if address is None or address.method not in METHODS:
+            return answers.METHOD_NOT_ALLOWED if address else answers.BAD_ADDRESS
+        if not self._access.policy.knows(address.domain):
             return answers.UNKNOWN_DOMAIN
-        refused = await self._access.refusal(domain, scope)
-        if refused is not None:
-            return refused
-        if method in ("GET", "HEAD"):
-            return answers.connection_works(domain)
-        refusal = badly_framed(method, head, self._settings.max_body_bytes)
-        return refusal or Address(
-            domain=domain,
-            label=label,
-            method=method,
-            path=scope["raw_path"].decode("ascii"),
-            query=stored_query(scope["query_string"], self._query_names),
-        )
+        refused = await self._access.refusal(address.domain, scope)
+        if refused is not None or address.method not in STORING:
+            return refused or answers.connection_works(address.domain)
+        if not self._rates.take(self._metrics.label(address.domain)):
+            return answers.RATE_EXCEEDED
+        return badly_framed(address.method, head, self._settings.max_body_bytes) or address
+
+
+class Receipt(NamedTuple):
+    """A durable event. `size` is its body's."""
+
+    event_id: str
+    place: Place
+    domain: str
+    size: int
+
+
+class Failures:
+    """Turns what went wrong on our side into an answer and a log line: some lines a second only.
+
+    Neither message nor traceback of what is unexpected is logged: both can quote the request.
+    """
+
+    def __init__(self) -> None:
+        self._rates = Rates(_LOG_LINES_PER_SECOND)
+        self._left_out = 0
+
+    def answer(self, error: Exception, event_id: str = "", domain: str = "") -> Answer:
+        if isinstance(error, UnavailableError):
+            self._log("an event was not stored", reason=str(error), id=event_id, domain=domain)
+            return answers.unavailable(str(error))
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno}"
+        kind = type(error).__name__
+        self._log("a request failed", error=kind, where=where, id=event_id, domain=domain)
+        return answers.UNEXPECTED
+
+    def _log(self, event: str, **values: str) -> None:
+        if not self._rates.take(""):
+            self._left_out += 1
+            return
+        _log.error(event, left_out=self._left_out, **values)
+        self._left_out = 0
 
 
 def badly_framed(method: str, head: Head, max_body_bytes: int) -> Answer | None:
@@ -190,8 +243,6 @@ def badly_framed(method: str, head: Head, max_body_bytes: int) -> Answer | None:
     POST and PUT announce their body, even an empty one (RFC 9110 §8.6, and HQ does so). One that
     does not may have lost it on the way: taken as empty, it would be lost with a receipt.
     """
-    if head.size > MAX_HEAD_BYTES:
-        return answers.HEAD_TOO_LARGE
     if not head.framed and method in ("POST", "PUT"):
         return answers.LENGTH_REQUIRED
     if head.length is not None and head.length > max_body_bytes:

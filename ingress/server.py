@@ -1,63 +1,202 @@
-"""uvicorn as measured.md §3 found it fastest, on a socket that several processes can share."""
+"""The listener of the ingress: shared by several processes, left without refusing anybody.
+
+A listening socket that is closed resets the connections in its backlog. With SO_REUSEPORT each
+process has a backlog of its own, so a restart would refuse clients although another process could
+take them. So a process that stops first has the kernel drop the first packet of new connections to
+*its* socket (the client sends it again after a second, and it goes to another process), takes all
+that had begun, and then closes.
+"""
 
 import asyncio
-import contextlib
+import ctypes
 import signal
 import socket
-from collections.abc import Iterator
+import ssl
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-import uvicorn
-from starlette.types import ASGIApp
+import structlog
+from starlette.applications import Starlette
 
-from schemas.errors import UnavailableError
+from ingress.connection import Bounds, Connection, Traffic
+from ingress.metrics import IngressMetrics
+from ingress.proxies import Proxies
+from ingress.settings import IngressSettings
+from schemas.errors import ConfigError, UnavailableError
 
-#: How long requests may go on after the stop; with the publisher's flush it stays below 10 s.
-_GRACE_SECONDS: Final = 5
+#: How long requests may go on after the stop; with the publisher's five it stays below 10 s.
+_GRACE_SECONDS: Final = 4.0
+#: How long connections that are half open may take: a round trip.
+_DRAIN_SECONDS: Final = 0.4
+_CANCEL_SECONDS: Final = 0.5
+_CHECK_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.02
+_HANDSHAKE_SECONDS: Final = 20.0
 _BACKLOG: Final = 2048
 
+_log = structlog.get_logger(__name__)
 
-async def serve(app: ASGIApp, bind: str, *, stop: asyncio.Event | None = None) -> None:
+
+async def serve(
+    app: Starlette,
+    bind: str,
+    settings: IngressSettings,
+    *,
+    metrics: IngressMetrics | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
     """Serve on `host:port` until `stop` is set, or, without one, until SIGTERM or SIGINT.
 
     Then accept no more, finish what is in flight, run the application's shutdown and return,
-    within 10 s. Raises UnavailableError if the address cannot be bound.
+    within 10 s. Certificates are read again when they change. Raises UnavailableError if the
+    address cannot be bound, ConfigError if certificate or proxies are wrong.
     """
+    tls = Certificate.of(settings)
+    traffic = Traffic(
+        app=app,
+        bounds=bounds(settings),
+        proxies=Proxies(settings.trusted_proxies),
+        refused=(lambda _: None) if metrics is None else metrics.answered,
+    )
+    if metrics is not None:
+        metrics.connections = lambda: len(traffic.connections)
     listener = _listen(bind)
+    loop = asyncio.get_running_loop()
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
+            loop.add_signal_handler(number, stop.set)
+    async with app.router.lifespan_context(app):
+        server = await loop.create_server(
+            lambda: Connection(traffic),
+            sock=listener,
+            ssl=tls.context if tls else None,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
             backlog=_BACKLOG,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
         )
+        checking = asyncio.create_task(_check(traffic, tls))
+        try:
+            await stop.wait()
+        finally:
+            await _leave(traffic, server, listener)
+            checking.cancel()
+
+
+def bounds(settings: IngressSettings) -> Bounds:
+    return Bounds(
+        head_bytes=settings.max_head_bytes,
+        head_fields=settings.max_head_fields,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        silence_seconds=settings.silence_seconds,
+        idle_seconds=settings.idle_seconds,
+        connections=settings.max_connections,
     )
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    stopping = asyncio.create_task(stop.wait())
+
+
+class Certificate:
+    """A certificate and its key, and the TLS context that has them.
+
+    New connections get the certificate that was read last; those that are open go on.
+    """
+
+    def __init__(self, cert_file: Path, key_file: Path) -> None:
+        self._files = (cert_file, key_file)
+        self._times = self._modified()
+        self.context = _tls_context(*self._files)
+
+    @classmethod
+    def of(cls, settings: IngressSettings) -> "Certificate | None":
+        """Return that of the settings, None if they have none. Raises ConfigError."""
+        files = (settings.tls_cert_file, settings.tls_key_file)
+        if not any(files):
+            return None
+        if not all(files):
+            raise ConfigError(
+                "[ingress] tls_cert_file and tls_key_file: give both, or none of them"
+            )
+        try:
+            return cls(Path(files[0]), Path(files[1]))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"[ingress] tls_cert_file, tls_key_file: cannot be used ({_reason(error)}); "
+                "give a certificate and its key as PEM, readable by this user"
+            ) from error
+
+    def read_again(self) -> None:
+        """Read the files again; if they do not fit together, go on with what there was."""
+        self._times = self._modified()
+        try:
+            # A pair that does not fit would spoil a context that is in use.
+            _tls_context(*self._files)
+            self.context.load_cert_chain(*self._files)
+        except (OSError, ssl.SSLError) as error:
+            _log.error("the certificate cannot be read again", reason=_reason(error))
+        else:
+            _log.info("the certificate was read again")
+
+    def read_if_changed(self) -> None:
+        if self._modified() != self._times:
+            self.read_again()
+
+    def _modified(self) -> Sequence[int]:
+        return [_modified(file) for file in self._files]
+
+
+def _modified(file: Path) -> int:
     try:
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        server.should_exit = True
-        stopping.cancel()
-        await serving
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: uvicorn would raise them anew at the end, and so kill us."""
-        yield
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "not PEM"
+    return error.strerror or type(error).__name__
+
+
+def _tls_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+async def _check(traffic: Traffic, tls: Certificate | None) -> None:
+    """Look after the bounds of time, and after new certificates: one timer for all connections."""
+    while True:
+        await asyncio.sleep(_CHECK_SECONDS)
+        _check_all(traffic)
+        if tls is not None:
+            tls.read_if_changed()
+
+
+def _check_all(traffic: Traffic) -> None:
+    now = time.perf_counter()
+    for connection in list(traffic.connections):
+        connection.check(now)
+
+
+async def _leave(traffic: Traffic, server: asyncio.Server, listener: socket.socket) -> None:
+    began = time.monotonic()
+    traffic.leaving = True
+    _drop_new(listener)
+    await asyncio.sleep(_DRAIN_SECONDS)
+    server.close()
+    while traffic.connections and time.monotonic() - began < _GRACE_SECONDS:
+        await asyncio.sleep(_POLL_SECONDS)
+        _check_all(traffic)
+    tasks = [exchange.task for exchange in traffic.exchanges if exchange.task is not None]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+    for connection in list(traffic.connections):
+        connection.transport.close()
 
 
 def _listen(bind: str) -> socket.socket:
@@ -76,3 +215,29 @@ def _listen(bind: str) -> socket.socket:
             "free the address or set [ingress] bind to another"
         ) from error
     return listener
+
+
+#: asm-generic/socket.h; Python does not name it.
+_SO_ATTACH_FILTER: Final = 26
+#: Classic BPF, as `struct sock_filter`: drop what has SYN but not ACK among its TCP flags.
+_DROP_SYN: Final = (
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # if SYN alone
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFF_FFFF),  # else pass
+)
+
+
+def _drop_new(listener: socket.socket) -> None:
+    """Have the kernel drop the first packet of each new connection; only Linux does."""
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
+    code = ctypes.create_string_buffer(program)
+    try:
+        listener.setsockopt(
+            socket.SOL_SOCKET,
+            _SO_ATTACH_FILTER,
+            struct.pack("HP", len(_DROP_SYN), ctypes.addressof(code)),
+        )
+    except OSError as error:
+        _log.warning("clients may be refused while this process ends", reason=error.strerror)

@@ -34,7 +34,6 @@ _NS_PER_MS: Final = 1_000_000
 _BLOCK: Final = 512
 
 
-@lru_cache(maxsize=4096)
 def stored_header_name(name: bytes) -> str | None:
     """Return the name under which a request header is stored, None if it never is.
 

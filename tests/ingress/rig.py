@@ -60,6 +60,10 @@ class Rig:
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap, topic_prefix=self.prefix)
         self.publisher = KafkaPublisher(kafka, self.settings)
 
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
     async def request(
         self,
         method: str,
@@ -103,7 +107,9 @@ async def running(
     rules = policy(domains, credentials, Keys.of(b"a key"), accept_unknown=accept_unknown)
     rig.access = Access(rules, rig.registry)
     app = create_app(rig.settings, rig.access, rig.publisher, rig.registry)
-    serving = asyncio.create_task(serve(app, f"127.0.0.1:{rig.port}", stop=rig.stop))
+    serving = asyncio.create_task(
+        serve(app, rig.address, rig.settings, metrics=app.metrics, stop=rig.stop)
+    )
     try:
         await until(lambda: not connected or rig.publisher.ready() is None)
         connector = aiohttp.TCPConnector(limit=0)

@@ -123,7 +123,9 @@ async def test_a_stop_finishes_what_is_in_flight_and_takes_no_more(start: StartR
 
 PROGRAM = """
 import asyncio, sys, uvloop
+from ingress.access import Access
 from ingress.app import create_app
+from ingress.auth import policy
 from ingress.publisher import KafkaPublisher
 from ingress.server import serve
 from ingress.settings import IngressSettings
@@ -133,7 +135,8 @@ async def main():
     settings = IngressSettings()
     kafka = KafkaSettings(bootstrap_servers=sys.argv[1], topic_prefix=sys.argv[2])
     publisher = KafkaPublisher(kafka, settings)
-    serving = asyncio.create_task(serve(create_app(settings, [], [], publisher), sys.argv[3]))
+    app = create_app(settings, Access(policy([], [])), publisher)
+    serving = asyncio.create_task(serve(app, sys.argv[3], settings))
     while publisher.ready():
         await asyncio.sleep(0.01)
     print("ready", flush=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from ingress.app import badly_framed
 from ingress.auth import Credential
-from ingress.request import Head, parse_path, read_head, stored_query
+from ingress.request import Head, HeaderNames, parse_path, read_head, stored_query
 from ingress.settings import IngressSettings
 from schemas.envelope import Captured
 from tests.ingress.conftest import StartRig
@@ -64,6 +64,7 @@ async def test_headers_keep_bytes_repeats_and_order_but_no_secrets(start: StartR
         ("x-repeat", b"two"),
         ("x-empty", b""),
         ("content-length", b"2"),
+        ("traceparent", kept[-1][1]),
     ]
     assert names.count("ce_id") == names.count("casewire-domain") == 1
 
@@ -192,7 +193,7 @@ async def test_metrics_count_events_answers_and_bytes_with_bounded_labels(start:
     assert value("casewire_ingress_body_bytes_total", {"domain": "other"}) == 5
     assert value("casewire_ingress_answers_total", {"status": "200"}) == 1
     assert value("casewire_ingress_answers_total", {"status": "503"}) == 1
-    assert value("casewire_ingress_seconds_count") == 1
+    assert value("casewire_ingress_seconds_count", {"domain": "other"}) == 1
     assert value("casewire_ingress_in_flight_events") == 0
 
 
@@ -210,9 +211,10 @@ def test_only_named_query_parameters_survive(sent: dict[str, str]) -> None:
 
 
 def test_a_head_tells_how_the_body_is_framed() -> None:
-    head = read_head([(b"content-length", b"7"), (b"expect", b"100-continue")], ())
-    assert (head.length, head.framed, head.waits, head.size) == (7, True, True, 33)
-    unframed = Head(stored=[], length=None, framed=False, waits=False, size=0)
+    sent = [(b"content-length", b"7"), (b"expect", b"100-continue")]
+    head = read_head(sent, HeaderNames(frozenset()))
+    assert (head.length, head.framed, head.waits, head.traced) == (7, True, True, False)
+    unframed = Head(stored=[], length=None, framed=False, waits=False, traced=False)
     refusal = badly_framed("PUT", unframed, 10)
     assert refusal is not None
     assert refusal.status == 411

@@ -1,6 +1,7 @@
 """Whatever goes wrong on our side is a 503, and the log tells neither body nor headers."""
 
 import asyncio
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,10 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message
 from structlog.testing import capture_logs
 
-from ingress.app import create_app
+from ingress.access import Access
+from ingress.app import IngressApp, create_app
+from ingress.auth import policy
+from ingress.publisher import Place
 from ingress.records import Event
 from ingress.settings import IngressSettings
 from schemas.errors import ConfigError
@@ -25,7 +29,7 @@ class FailingPublisher:
     async def start(self) -> None:
         pass
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event) -> Place:
         raise self._failure(event)
 
     def ready(self) -> str | None:
@@ -35,8 +39,13 @@ class FailingPublisher:
         pass
 
 
+def make_app(settings: IngressSettings, publisher: FailingPublisher) -> IngressApp:
+    registry = CollectorRegistry()
+    return create_app(settings, Access(policy((), ()), registry), publisher, registry)
+
+
 async def post(publisher: FailingPublisher) -> tuple[int, bytes]:
-    app = create_app(IngressSettings(), (), (), publisher, CollectorRegistry())
+    app = make_app(IngressSettings(), publisher)
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -57,6 +66,7 @@ async def test_an_unexpected_error_is_503_and_its_text_is_not_logged() -> None:
     assert status == 503
     assert b"secret" not in text
     assert [log["error"] for log in logs] == ["RuntimeError"]
+    assert uuid.UUID(logs[0]["id"]).version == 7
     assert "secret" not in str(logs)
 
 
@@ -70,4 +80,4 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
     settings = IngressSettings(max_body_bytes=2, max_in_flight_bytes=1)
     publisher = FailingPublisher(RuntimeError)
     with pytest.raises(ConfigError, match="max_in_flight_bytes"):
-        create_app(settings, (), (), publisher, CollectorRegistry())
+        make_app(settings, publisher)
