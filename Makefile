@@ -52,6 +52,7 @@ lock:
 
 schemas: setup
 	$(BIN)/python -m schemas.publish
+	$(BIN)/python -m tests.examples.published
 
 # Leaves var/, where the data of `make up` is.
 clean:
