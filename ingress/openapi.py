@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from ingress import token_endpoint
 from ingress.answers import Answer, respond
 from ingress.request import PREFIX
 from schemas.values import Json
@@ -37,15 +38,16 @@ def _says(description: str) -> dict[str, Json]:
     return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
+_CHALLENGED: Final[dict[str, Json]] = {
+    "WWW-Authenticate": {
+        "description": "One for each kind of credential that is accepted.",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
 _UNAUTHORIZED: Final[dict[str, Json]] = {
     **_says("The credentials are missing or certainly wrong. Final for CommCare HQ."),
-    "headers": {
-        "WWW-Authenticate": {
-            "description": "One for each kind of credential that the project space accepts.",
-            "required": True,
-            "schema": {"type": "string"},
-        }
-    },
+    "headers": _CHALLENGED,
 }
 _UNAVAILABLE: Final = _says(
     "Not stored, for a reason that may pass, or because the project space is not known: the sender "
@@ -135,8 +137,61 @@ def _place(name: str, parameters: Sequence[Json]) -> dict[str, Json]:
     return place
 
 
+_TOKEN_ERROR: Final[dict[str, Json]] = {
+    "schema": {"$ref": "#/components/schemas/TokenError"},
+}
+_TOKEN_GRANT: Final[dict[str, Json]] = {
+    "type": "object",
+    "required": ["grant_type"],
+    "properties": {
+        "grant_type": {"enum": ["password", "client_credentials"]},
+        **{
+            name: {"type": "string"}
+            for name in ("username", "password", "client_id", "client_secret", "scope")
+        },
+    },
+}
+_TOKEN: Final[dict[str, Json]] = {
+    "post": {
+        "summary": "Get a token, as Bearer and OAuth 2 connections do before each payload.",
+        "security": [{}, {"basic": []}],
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-www-form-urlencoded": {"schema": _TOKEN_GRANT}},
+        },
+        "responses": {
+            "200": {
+                "description": "The credentials are good.",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Token"}}},
+            },
+            "400": {
+                "description": "The request is broken.",
+                "content": {"application/json": _TOKEN_ERROR, "text/plain": {"schema": {}}},
+            },
+            "401": {
+                "description": "The credentials are missing or certainly wrong.",
+                "content": {"application/json": _TOKEN_ERROR},
+                "headers": _CHALLENGED,
+            },
+            "503": {
+                "description": "The credentials could not be judged now.",
+                "content": {"application/json": _TOKEN_ERROR, "text/plain": {"schema": {}}},
+            },
+        },
+    }
+}
+
 _SCHEMES: Final[dict[str, Json]] = {
     "basic": {"type": "http", "scheme": "basic"},
+    "digest": {"type": "http", "scheme": "digest"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of /api/v1/token."},
+    "oauth2": {
+        "type": "oauth2",
+        "flows": {
+            "clientCredentials": {"tokenUrl": "/oauth/token", "scopes": {}},
+            "password": {"tokenUrl": "/oauth/token", "scopes": {}},
+        },
+    },
     "apiKey": {
         "type": "apiKey",
         "in": "header",
@@ -159,6 +214,7 @@ DOCUMENT: Final[Mapping[str, Json]] = {
     "paths": {
         f"{PREFIX}/{{domain}}": _place("", [_DOMAIN]),
         f"{PREFIX}/{{domain}}/{{label}}": _place("Labelled", [_DOMAIN, _LABEL]),
+        **dict.fromkeys(token_endpoint.PATHS, _TOKEN),
         PATH: {
             "get": {
                 "operationId": "description",
@@ -183,7 +239,24 @@ DOCUMENT: Final[Mapping[str, Json]] = {
                     "id": {"type": "string", "format": "uuid"},
                     "stored": {"enum": ["kafka", "spool"]},
                 },
-            }
+            },
+            "Token": {
+                "type": "object",
+                "required": ["access_token", "token_type", "expires_in"],
+                "properties": {
+                    "access_token": {"type": "string"},
+                    "token_type": {"const": "Bearer"},
+                    "expires_in": {"type": "integer", "minimum": 1},
+                },
+            },
+            "TokenError": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {
+                    "error": {"type": "string"},
+                    "error_description": {"type": "string"},
+                },
+            },
         },
         "securitySchemes": _SCHEMES,
     },
