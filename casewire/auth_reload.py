@@ -80,8 +80,15 @@ class Reloader:
     say so, and the files are tried again until they are right.
     """
 
-    def __init__(self, access: Access, config: Config, load: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        config: Config,
+        load: Callable[[], Config],
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
         self._access = access
+        self._poll_seconds = poll_seconds
         self._load = load
         self._files = config.access_files
         self._in_use = stamps(self._files)
@@ -90,10 +97,10 @@ class Reloader:
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Look once a second, and at once when `wake` is set."""
+        """Look every `poll_seconds`, and at once when `wake` is set."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), POLL_SECONDS)
+                await asyncio.wait_for(self.wake.wait(), self._poll_seconds)
             if self.wake.is_set() or self._due():
                 self.wake.clear()
                 await self.reload()

@@ -164,14 +164,13 @@ def digest_header(
     method: str = "POST",
 ) -> bytes:
     """Answer a challenge with requests' own code."""
-    auth = HTTPDigestAuth("zoë", password)
+    auth: Any = HTTPDigestAuth("zoë", password)
     auth.init_per_thread_state()
     auth._thread_local.chal = {
         name: quoted or plain
         for name, quoted, plain in re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', challenge)
     }
-    header = auth.build_digest_header(method, f"http://h{uri}")
-    assert header is not None
+    header: str = auth.build_digest_header(method, f"http://h{uri}")
     return header.encode("latin-1")
 
 
