@@ -5,7 +5,7 @@ Sources: protocol.md §1.0 (requests on the wire), §3 (what an answer means, wh
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -79,14 +79,7 @@ class Repeater:
 
     def test_connection(self) -> Attempt:
         """Do what the button does: a GET without a body."""
-        with self.login.session() as session:
-            answer = session.get(
-                self.url,
-                headers={"Accept": "application/json"},
-                verify=self.verify,
-                timeout=TIMEOUTS,
-            )
-            return Attempt(answer.status_code, answer.text)
+        return self._ask("GET", self.url, {"Accept": "application/json"}, None)
 
     def _attempt(self, record: RepeatRecord) -> None:
         attempt = self._send(record.payload)
@@ -103,15 +96,16 @@ class Repeater:
         record.due = time.monotonic() + wait * self.scale
 
     def _send(self, payload: Request) -> Attempt:
+        headers = {"Content-Type": payload.content_type, **dict(payload.headers)}
+        return self._ask(payload.method, address(self.url, payload), headers, payload.body)
+
+    def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Attempt:
         try:
             with self.login.session() as session:
                 answer = session.request(
-                    payload.method,
-                    address(self.url, payload),
-                    data=payload.body,
-                    headers={"Content-Type": payload.content_type, **dict(payload.headers)},
-                    verify=self.verify,
-                    timeout=TIMEOUTS,
+                    method, url, data=body, headers=headers, verify=self.verify, timeout=TIMEOUTS
                 )
                 return Attempt(answer.status_code, answer.text)
         except (requests.ConnectionError, requests.Timeout) as error:

@@ -1,17 +1,29 @@
 """Every way in which HQ proves who it is, by its own libraries, against the ingress process."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from urllib3.exceptions import InsecureRequestWarning
 
 from casewire.hq import Request
 from schemas.settings import KafkaSettings
 from tests.hq.captured import assert_stored, event_id
+from tests.hq.certificates import Certificate, make_certificate
 from tests.hq.client import Repeater
 from tests.hq.ingress import Ingress, running_ingress
-from tests.hq.logins import Anyone, ApiKey, Basic, Login
+from tests.hq.logins import (
+    Anyone,
+    ApiKey,
+    Basic,
+    Bearer,
+    ClientCredentials,
+    Digest,
+    Login,
+    PasswordGrant,
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -24,51 +36,111 @@ PAYLOAD = Request(
     query="app_id=None",
 )
 SECRET = "pässwörd-of-hq"
+DIGEST_SECRET = "password-of-hq"
 KEY = "ApiKey hq@example.org:0123456789abcdef"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A project space, the keys of its credential, and logins that are right and wrong.
+    """The keys of a credential, and the login for an ingress' origin, a user name and a secret.
 
-    Both take the origin of the ingress.
+    `by_token`: HQ asks for a token first, so that a wrong secret is no answer but a failure.
     """
 
     credential: str
-    right: Callable[[str], Login]
-    wrong: Callable[[str], Login]
+    login: Callable[[str, str, str], Login]
+    secret: str = SECRET
+    by_token: bool = False
+
+
+def client_credentials(origin: str, user: str, secret: str, *, in_header: bool) -> Login:
+    return ClientCredentials(
+        client_id=user,
+        client_secret=secret,
+        token_url=f"{origin}/oauth/token",
+        in_header=in_header,
+        scope="a b",
+    )
+
+
+def password_grant(origin: str, user: str, secret: str, *, in_header: bool) -> Login:
+    return PasswordGrant(
+        username=user,
+        password=secret,
+        client_id="any",
+        client_secret="one",
+        token_url=f"{origin}/oauth/token",
+        in_header=in_header,
+    )
+
+
+def bearer(origin: str, user: str, secret: str) -> Login:
+    return Bearer(user, secret, https_only=False)
 
 
 WAYS: Mapping[str, Way] = {
-    "basic": Way(
-        'kind = "basic"\nusername = "hqé"',
-        lambda _: Basic("hqé", SECRET),
-        lambda _: Basic("hqé", "wrong"),
-    ),
-    "api-key": Way('kind = "api-key"', lambda _: ApiKey(KEY), lambda _: ApiKey("ApiKey wrong")),
+    "basic": Way('kind = "basic"', lambda _, user, secret: Basic(user, secret)),
+    "digest": Way('kind = "digest"', lambda _, user, secret: Digest(user, secret), DIGEST_SECRET),
+    "api-key": Way('kind = "api-key"', lambda _, __, secret: ApiKey(secret), KEY),
     "api-key-header": Way(
         'kind = "api-key"\nheader = "X-Token"',
-        lambda _: ApiKey(KEY, "X-Token"),
-        lambda _: ApiKey(KEY),
+        lambda _, __, secret: ApiKey(secret, "X-Token"),
+        KEY,
+    ),
+    "bearer": Way('kind = "bearer"', bearer, by_token=True),
+    "oauth2-header": Way(
+        'kind = "oauth2"', partial(client_credentials, in_header=True), by_token=True
+    ),
+    "oauth2-body": Way(
+        'kind = "oauth2"', partial(client_credentials, in_header=False), by_token=True
+    ),
+    "password-header": Way(
+        'kind = "bearer"', partial(password_grant, in_header=True), by_token=True
+    ),
+    "password-body": Way(
+        'kind = "bearer"', partial(password_grant, in_header=False), by_token=True
     ),
 }
 
 
+def user_of(name: str) -> str:
+    return f"hq-{name}"
+
+
 @pytest.fixture(scope="module")
-def ingress(topics: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="module", params=["http", "https"])
+def ingress(
+    request: pytest.FixtureRequest,
+    topics: KafkaSettings,
+    certificate: Certificate,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Ingress]:
     """An ingress with a project space for each way, called like it, and `anyone`."""
     folder = tmp_path_factory.mktemp("logins")
     tables = "[domains.anyone]\n"
     for name, way in WAYS.items():
         secret = folder / f"{name}.secret"
-        secret.write_text(KEY if name.startswith("api-key") else SECRET, encoding="utf-8")
+        secret.write_text(way.secret, encoding="utf-8")
         secret.chmod(0o600)
         tables += (
             f"[domains.{name}]\n[credentials.{name}]\n{way.credential}\n"
+            f'username = "{user_of(name)}"\n'
             f'domains = ["{name}"]\nsecret_file = "{secret}"\n'
         )
-    with running_ingress(Ingress(folder, topics, tables)) as one:
+    keys = certificate.ingress_keys if request.param == "https" else ""
+    with running_ingress(Ingress(folder, topics, tables, keys, request.param)) as one:
         yield one
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> None:
+    """Trust our authority, also for tokens; let oauthlib ask for them over plain HTTP too."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.authority))
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
 
 
 @pytest.fixture(params=WAYS)
@@ -80,21 +152,37 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_a_payload_with_the_right_login_is_stored_at_the_first_send(
     ingress: Ingress, name: str
 ) -> None:
-    repeater = Repeater(url=ingress.address(name), login=WAYS[name].right(ingress.origin))
+    way = WAYS[name]
+    repeater = Repeater(
+        url=ingress.address(name), login=way.login(ingress.origin, user_of(name), way.secret)
+    )
     assert repeater.test_connection().status == 200
     [record] = repeater.forward([PAYLOAD])
     assert (record.state, len(record.attempts)) == ("Succeeded", 1)
     assert_stored(ingress.kafka, {event_id(record.receipt): PAYLOAD.body})
 
 
-def test_a_wrong_login_is_told_so_by_the_test_and_rejected(ingress: Ingress, name: str) -> None:
-    for login in (WAYS[name].wrong(ingress.origin), Anyone()):
-        repeater = Repeater(url=ingress.address(name), login=login)
-        assert repeater.test_connection().status == 401
-        [record] = repeater.forward([PAYLOAD])
+def test_no_login_is_told_so_by_the_test_and_rejected(ingress: Ingress, name: str) -> None:
+    repeater = Repeater(url=ingress.address(name))
+    assert repeater.test_connection().status == 401
+    [record] = repeater.forward([PAYLOAD])
+    assert (record.state, len(record.attempts)) == ("Rejected", 1)
+
+
+def test_a_wrong_login_is_told_so_by_the_test_and_not_stored(ingress: Ingress, name: str) -> None:
+    way = WAYS[name]
+    repeater = Repeater(
+        url=ingress.address(name), login=way.login(ingress.origin, user_of(name), "wrong"), scale=0
+    )
+    tested = repeater.test_connection()
+    [record] = repeater.forward([PAYLOAD])
+    if way.by_token:
+        assert tested.failure == "exception"
+        assert (record.state, len(record.attempts)) == ("Cancelled", 3)
+    else:
+        assert tested.status == 401
         assert (record.state, len(record.attempts)) == ("Rejected", 1)
-        assert SECRET not in record.receipt
-        assert KEY not in record.receipt
+    assert way.secret not in record.receipt
 
 
 def test_a_login_that_nobody_asks_for_does_no_harm(ingress: Ingress) -> None:
@@ -112,3 +200,17 @@ def test_a_project_space_that_is_not_known_yet_is_tried_again_and_never_rejected
     [record] = repeater.forward([PAYLOAD])
     assert record.state == "Cancelled"
     assert [attempt.status for attempt in record.attempts] == [503] * 6
+
+
+def test_a_certificate_that_hq_does_not_trust_is_tried_again_unless_it_skips_the_check(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    repeater = Repeater(url=ingress.address("anyone"), scale=0)
+    [record] = repeater.forward([PAYLOAD])
+    if ingress.scheme == "https":
+        assert record.state == "Cancelled"
+        assert [attempt.status for attempt in record.attempts] == [None] * 6
+        with pytest.warns(InsecureRequestWarning):
+            [record] = replace(repeater, verify=False).forward([PAYLOAD])
+    assert record.state == "Succeeded"
