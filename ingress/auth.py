@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -214,20 +214,21 @@ def client_pairs(value: bytes) -> Pairs:
 
 def bearer_token(presented: RequestHeaders) -> bytes | None:
     """Return what follows `Bearer` in an Authorization header."""
-    return next(_schemes(presented, b"bearer"), None)
+    return _after_scheme(presented, b"bearer")
 
 
 def digest_value(presented: RequestHeaders) -> bytes | None:
     """Return the Authorization header that is of the scheme Digest."""
-    text = next(_schemes(presented, b"digest"), None)
+    text = _after_scheme(presented, b"digest")
     return None if text is None else b"Digest " + text
 
 
-def _schemes(presented: RequestHeaders, wanted: bytes) -> Iterator[bytes]:
+def _after_scheme(presented: RequestHeaders, wanted: bytes) -> bytes | None:
     for name, value in presented:
         scheme, _, rest = value.strip().partition(b" ")
         if name == b"authorization" and scheme.lower() == wanted:
-            yield rest.strip()
+            return rest.strip()
+    return None
 
 
 def _guard(credentials: Sequence[Credential]) -> Guard:

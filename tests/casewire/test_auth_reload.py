@@ -97,7 +97,7 @@ async def test_no_domain_becomes_open_to_everybody_while_it_runs(files: Files) -
     files.write("credentials.toml", "")
     files.write("casewire.toml", 'data_dir = "."\n[domains.demo]\n')
     await files.reloader.reload()
-    assert files.access.policy.guards["demo"]
+    assert "demo" in files.access.policy.guards
     assert files.current == 0
     files.write("casewire.toml", 'data_dir = "."\n')
     await files.reloader.reload()
