@@ -122,6 +122,9 @@ class Header:
     sometimes: Sequence[Family] = ()
 
 
+_REQUEST: Final[Sequence[Family]] = ("captured", "events")
+#: A state that is published again has no request (streams/republish.py).
+_FROM_REQUEST: Final[Sequence[Family]] = ("states", "dead letters")
 _HTTP: Final[Sequence[Family]] = ("captured", "events", "states")
 _DERIVED: Final[Sequence[Family]] = ("events", "states", "dead letters")
 _ENVELOPE: Final[Sequence[Family]] = (*_HTTP, "dead letters", "batches", "deliveries")
@@ -151,8 +154,8 @@ HEADERS: Final[Sequence[Header]] = (
     Header("casewire-content-type", "Content type as sent", (), _DERIVED),
     Header("casewire-domain", "Project space, from the address", _HTTP, _TRACED),
     Header("casewire-label", "The address's label, if it has one", (), (*_HTTP, "dead letters")),
-    Header("casewire-method", "HTTP method", _HTTP, ["dead letters"]),
-    Header("casewire-path", "Path of the address", _HTTP, ["dead letters"]),
+    Header("casewire-method", "HTTP method", _REQUEST, _FROM_REQUEST),
+    Header("casewire-path", "Path of the address", _REQUEST, _FROM_REQUEST),
     Header(
         "casewire-query",
         "Query of the address: `app_id` and configured names only",
@@ -162,8 +165,8 @@ HEADERS: Final[Sequence[Header]] = (
     Header(
         "casewire-origin",
         "Where the event comes from: `live` is HQ's own forwarding",
-        _HTTP,
-        ["dead letters"],
+        _REQUEST,
+        _FROM_REQUEST,
     ),
     Header("casewire-captured-id", "`ce_id` of the captured event", _DERIVED, ["deliveries"]),
     Header(

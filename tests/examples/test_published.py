@@ -17,6 +17,7 @@ from schemas.asyncapi import HEADERS, MESSAGES, Message, document, reserved
 from schemas.topics import TOPICS
 from schemas.values import Json
 from streams.records import header
+from streams.republish import state_headers
 from tests.examples.conftest import Cluster
 from tests.examples.published import ASYNCAPI, DOC, asyncapi_yaml, filled
 from tests.examples.samples import samples
@@ -107,6 +108,17 @@ def test_the_doc_names_every_topic_and_header() -> None:
     doc = DOC.read_text(encoding="utf-8")
     assert [name for name in TOPICS if f"`casewire.{name}`" not in doc] == []
     assert [header.name for header in HEADERS if f"`{header.name}`" not in doc] == []
+
+
+@pytest.mark.parametrize("name", ["case-state", "form-state"])
+def test_a_state_that_is_published_again_is_as_described(name: str) -> None:
+    state = next(sample for sample in samples() if sample.message == name)
+    assert state.value is not None
+    again = state_headers(name.removesuffix("-state"), "w")(state.key, state.value)
+    sent = {key: text.decode() for key, text in again}
+    assert list(validator(name, "headers").iter_errors(sent)) == []
+    assert header(again, "ce_id") == header(state.headers, "ce_id")
+    assert header(again, "casewire-version") == header(state.headers, "casewire-version")
 
 
 @pytest.mark.kafka
