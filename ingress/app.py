@@ -38,6 +38,8 @@ from schemas.envelope import Address, EventIds, captured_headers
 from schemas.errors import ConfigError, UnavailableError
 
 _LOG_LINES_PER_SECOND: Final = 10
+_SETTLE_SECONDS: Final = 1.5
+_SETTLE_POLL_SECONDS: Final = 0.01
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +66,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await publisher.start()
+        await _settled(publisher)
         try:
             yield
         finally:
@@ -71,12 +74,12 @@ def create_app(
 
     app = IngressApp(
         routes=[
-            *(Route(path, TokenEndpoint(access)) for path in PATHS),
             Route(openapi.PATH, openapi.Description()),
         ],
         lifespan=lifespan,
     )
     app.forward = forward
+    app.token = TokenEndpoint(access, metrics.answered)
     app.metrics = metrics
     app.router.default = Unrouted(metrics)
     # A redirect turns HQ's POST into a GET without a body, and loses the event (protocol.md §1.0).
@@ -84,15 +87,29 @@ def create_app(
     return app
 
 
+async def _settled(publisher: Publisher) -> None:
+    """Give the publisher a moment to reach Kafka before requests come.
+
+    In a rolling restart another process still takes them; if Kafka is down, somebody has to.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            while publisher.ready() is not None:  # noqa: ASYNC110 - what is awaited sets no event
+                await asyncio.sleep(_SETTLE_POLL_SECONDS)
+
+
 class IngressApp(Starlette):
-    """Starlette, but for the address of forwarders: its routing costs as much as all the rest."""
+    """Starlette, but for what HQ asks for with each payload: its routing doubles the cost."""
 
     forward: "Forward"
+    token: TokenEndpoint
     metrics: IngressMetrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and is_forward(scope["path"]):
             await self.forward(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] in PATHS:
+            await self.token(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -6,11 +6,13 @@ accepted and means nothing. There is no refresh token: with one HQ would keep ac
 refusal of a kept one loses the event.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, get_args
 from urllib.parse import parse_qsl
 
 import orjson
+import structlog
 from starlette.types import Receive, Scope, Send
 
 from ingress import answers
@@ -28,14 +30,17 @@ _MAX_AT_ONCE: Final = 2000
 _JSON: Final = b"application/json"
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
+_log = structlog.get_logger(__name__)
+
 _ONLY_POST: Final = Answer(405, "Ask for a token by POST.\n", [(b"allow", b"POST")])
 
 
 class TokenEndpoint:
     """Gives out tokens, as a plain ASGI class: HQ asks for one before each payload."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, answered: Callable[[Answer], None]) -> None:
         self._access = access
+        self._answered = answered
         self._budget = Budget(_MAX_AT_ONCE, _MAX_AT_ONCE * _MAX_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,12 +49,19 @@ class TokenEndpoint:
             answer = await self._answer(scope, body)
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            answer = _error(503, "temporarily_unavailable", "the ingress is shutting down")
         except BodyTooLargeError:
+            await body.skip()
             answer = _error(400, "invalid_request", "the request is too large")
         except InFlightFullError:
             answer = answers.IN_FLIGHT_FULL
+        except Exception as error:  # noqa: BLE001 - HQ must hear 503, whatever it is
+            _log.error("a request for a token failed", error=type(error).__name__)
+            answer = _error(503, "temporarily_unavailable", "the ingress failed")
         finally:
             body.release()
+        self._answered(answer)
         await respond(send, answer)
 
     async def _answer(self, scope: Scope, body: Body) -> Answer:

@@ -16,6 +16,7 @@ from casewire.config import load_config
 from ingress.auth import Credential
 from ingress.secrets_store import Hashed, Scrypt, ha1_text, parse_secret, sha256_text
 from ingress.settings import CredentialSettings
+from schemas.errors import ConfigError
 
 CONFIG = """\
 # Edited by people.
@@ -145,6 +146,35 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert auth(*arguments.split()) == 1
     assert complaint in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("keys", "secret", "complaint"),
+    [
+        ('kind = "basic"', "x", "[credentials.c] username: missing; basic needs one"),
+        ('kind = "digest"', "x", "[credentials.c] username: missing; digest needs one"),
+        ('kind = "oauth2"', "x", "[credentials.c] username: missing; oauth2 needs one"),
+        ('kind = "basic"\nusername = "a:b"', "x", "[credentials.c] username: has a colon"),
+        ('kind = "magic"', "x", "[credentials.c] kind: "),
+        ('kind = "api-key"\nheader = "X Key"', "x", "[credentials.c] header: "),
+        ('kind = "api-key"', "sha256:12", "c.secret: is no right sha256: secret"),
+        ('kind = "api-key"', "scrypt:40:8:5:00:00", "c.secret: is no right scrypt: secret"),
+        ('kind = "api-key"', f"scrypt:26:8:5:{'0' * 32}:{'0' * 64}", "no right scrypt: secret"),
+        ('kind = "api-key"', f"ha1:{'0' * 32}", "ha1: secret is for the kind digest only"),
+        ('kind = "digest"\nusername = "u"', "ha1:12", "c.secret: is no right ha1: secret"),
+        ('kind = "digest"\nusername = "u"', f"sha256:{'0' * 64}", "digest cannot use a sha256:"),
+    ],
+)
+def test_a_wrong_credential_is_named_before_anything_starts(
+    folder: Path, keys: str, secret: str, complaint: str
+) -> None:
+    (folder / "c.secret").write_text(secret)
+    table = f'[credentials.c]\ndomains = ["demo"]\nsecret_file = "c.secret"\n{keys}\n'
+    (folder / "credentials.toml").write_text(table)
+    with pytest.raises(ConfigError) as raised:
+        load_config(folder / "casewire.toml", {})
+    assert complaint in str(raised.value)
+    assert "000000" not in str(raised.value)
 
 
 def test_without_a_configuration_there_is_nothing_to_add_to(

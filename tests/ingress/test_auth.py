@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from ingress.access import HASHING_AT_ONCE, Access, Unjudged
 from ingress.answers import Answer
 from ingress.attempts import BURST, SECONDS_PER_ATTEMPT, Attempts, Verdicts
 from ingress.auth import Credential, policy
+from ingress.auth_metrics import AuthMetrics
 from ingress.secrets_store import Scrypt, ha1_text, scrypt_text, sha256_text
 from ingress.tokens import Keys
 
@@ -292,6 +294,23 @@ def test_an_address_has_its_burst_and_then_one_in_some_seconds(gaps: Sequence[fl
         assert allowed <= BURST + now / SECONDS_PER_ATTEMPT + 1e-6
     attempts.give_back("x")
     assert attempts.take("x", now)
+
+
+def test_a_credential_in_use_is_logged_once_a_minute_and_forgotten_when_it_is_gone() -> None:
+    registry = CollectorRegistry()
+    metrics = AuthMetrics(registry)
+    with capture_logs() as lines:
+        for now in range(180):
+            metrics.used("hq", "demo", now)
+        metrics.used("other", "demo", 180)
+    assert [line["credential"] for line in lines] == ["hq", "hq", "hq", "other"]
+    name = "casewire_ingress_credential_uses_total"
+    assert registry.get_sample_value(name, {"credential": "hq"}) == 180
+    metrics.issued("hq")
+    metrics.keep({"other"})
+    assert registry.get_sample_value(name, {"credential": "hq"}) is None
+    assert registry.get_sample_value(name, {"credential": "other"}) == 1
+    assert registry.get_sample_value("casewire_ingress_tokens_total", {"credential": "hq"}) is None
 
 
 def test_memories_are_bounded_and_forget_what_is_not_used() -> None:

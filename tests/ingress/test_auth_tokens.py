@@ -318,7 +318,7 @@ async def post(
         "type": "http", "method": method, "path": "/oauth/token", "headers": headers or [],
         "client": ("10.0.0.1", 1),
     }  # fmt: skip
-    await TokenEndpoint(access)(scope, receive, send)
+    await TokenEndpoint(access, lambda _: None)(scope, receive, send)
     answer: dict[str, Any] = {}
     with contextlib.suppress(orjson.JSONDecodeError):
         answer = orjson.loads(sent[1]["body"])
