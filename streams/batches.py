@@ -89,6 +89,7 @@ class Batch:
         self.records = records
         self.offset = records[-1].offset
         self.timestamp = records[-1].timestamp
+        self.chain = tp
         self._sends: list[tuple[asyncio.Future[Any], Sent | None]] = []
 
     @property
@@ -113,6 +114,14 @@ class Batch:
     def after(self, send: asyncio.Future[Any], then: Sent | None = None) -> None:
         """Have the batch wait for `send`; then(result) is called before it is acknowledged."""
         self._sends.append((send, then))
+
+    async def sent(self) -> None:
+        """Return when the broker has acknowledged what was sent for the batch so far."""
+        sends = [send for send, _ in self._sends]
+        if sends:
+            done, _ = await asyncio.wait(sends)
+            for send in done:
+                send.result()
 
     async def done(self, ahead: int = 0) -> None:
         """Acknowledge the batch when all that was sent for it is.
@@ -186,8 +195,8 @@ class BatchConsumer(driver.Consumer):
 
     async def finish(self, batch: Batch, ahead: int) -> None:
         """See Batch.done."""
-        task = asyncio.ensure_future(self._finish(batch, self.last.get(batch.tp)))
-        self.last[batch.tp] = task
+        task = asyncio.ensure_future(self._finish(batch, self.last.get(batch.chain)))
+        self.last[batch.chain] = task
         self.unfinished.add(task)
         while len(self.unfinished) > ahead:
             done, self.unfinished = await asyncio.wait(
@@ -430,6 +439,13 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
         self._headers_of = headers_of
 
     def changes(self, batch: Batch) -> "Changes":
+        """Return what the batch is to change. It finishes after the batches before it that did.
+
+        An agent that reads two topics gets batches of both; a store must take their changes in
+        the order of the changelog. Of two tables, the first that is asked makes the order.
+        """
+        if batch.chain == batch.tp:
+            batch.chain = TP(self.changelog_topic_name, batch.partition)
         return Changes(self, batch)
 
     def held(self, key: bytes) -> bytes | None:
