@@ -10,7 +10,9 @@ from casewire.topics import admin, partition_numbers
 from schemas.settings import KafkaSettings
 
 #: What `casewire streams` and a sink read, each after all of what the one before makes of it.
-_STAGES: Final = (("captured",), ("cases", "forms"))
+_STAGES: Final = (
+    ("captured",), ("cases", "case-changes", "forms", "users", "locations"),
+)  # fmt: skip
 _SINK_SOURCES: Final = ("case-state",)
 _POLL_SECONDS: Final = 0.5
 

@@ -1,7 +1,9 @@
 """The sums of contract §6, counted from the topics in distinct event ids.
 
-captured = decoded + dead; case (and form) events = applied + stale + duplicate. They hold after any
-crash, since the topics are all that is asked. What retention has deleted is not counted.
+captured = decoded + dead; events of what has a latest state = applied + stale + duplicate, and so
+are case blocks (applied: the state says it, or by its doubt that it lacks it; stale: a newer
+version of the form stands, or a snapshot that knows the form). They hold after any crash, since the
+topics are all that is asked. What retention has deleted is not counted.
 """
 
 from collections import Counter, defaultdict
@@ -20,7 +22,8 @@ from streams.records import Record, captured_id, header
 TYPED_TOPICS: Final = (
     "cases", "forms", "form-stubs", "app-changes", "users", "locations", "custom",
 )  # fmt: skip
-JUDGED_TOPICS: Final = ("cases", "forms")
+#: A case block is a second event of its form's capture: it counts as judged, not as typed.
+JUDGED_TOPICS: Final = ("cases", "case-changes", "forms", "users", "locations")
 #: An event that was read twice counts by the first of these that it ever ended as.
 _STRONGEST_FIRST: Final = ("applied", "stale", "duplicate", "dead")
 

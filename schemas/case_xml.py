@@ -15,7 +15,7 @@ from schemas.values import Json
 CASE: Final = "case"
 V2: Final = "http://commcarehq.org/case/transaction/v2"
 
-_V1_NAMES: Final = {"case_type_id": "case_type"}
+V1_NAMES: Final = {"case_type_id": "case_type"}
 _BLOCKS: Final = frozenset({"create", "update", "index", "close"})
 _ENVELOPE: Final = frozenset({"case_id", "user_id", "date_modified"})
 _OWN_NAMES: Final = KNOWN | RESERVED
@@ -64,7 +64,7 @@ def _properties(children: Mapping[str, etree._Element], namespace: str | None) -
         for child in children.get(block, ())
     }
     if namespace is None:
-        return {_V1_NAMES.get(name, name): value for name, value in properties.items()}
+        return {V1_NAMES.get(name, name): value for name, value in properties.items()}
     return properties
 
 

@@ -25,6 +25,14 @@ class UserEvent(Value):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserState(UserEvent):
+    """A mobile worker as last saved. `version` only grows; copies are guarded by it alone."""
+
+    version: int
+    captured_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocationEvent(Value):
     """A location as HQ's `location.to_json()` gives it."""
 
@@ -32,6 +40,14 @@ class LocationEvent(Value):
     location_id: str
     name: str | None = None
     extra: dict[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocationState(LocationEvent):
+    """A location as last saved. `version` only grows; copies are guarded by it alone."""
+
+    version: int
+    captured_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

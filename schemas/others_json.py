@@ -4,15 +4,18 @@ from typing import Final
 
 from schemas.envelope import Captured
 from schemas.fields import identifier, of_type, passed_through
-from schemas.others import CustomEvent, LocationEvent, UserEvent
+from schemas.others import CustomEvent, LocationEvent, LocationState, UserEvent, UserState
 from schemas.values import Json
 
 _USER: Final = frozenset(UserEvent.names())
 _LOCATION: Final = frozenset(LocationEvent.names())
+#: What a state adds: a key of that name that was sent means something else.
+_USER_RESERVED: Final = frozenset(UserState.names()) - _USER
+_LOCATION_RESERVED: Final = frozenset(LocationState.names()) - _LOCATION
 
 
 def user_from_json(sent: dict[str, Json], captured: Captured) -> UserEvent:
-    extra = passed_through(sent, _USER, (), captured.domain)
+    extra = passed_through(sent, _USER, _USER_RESERVED, captured.domain)
     return UserEvent(
         domain=captured.domain,
         id=identifier(sent["id"], "id"),
@@ -22,7 +25,7 @@ def user_from_json(sent: dict[str, Json], captured: Captured) -> UserEvent:
 
 
 def location_from_json(sent: dict[str, Json], captured: Captured) -> LocationEvent:
-    extra = passed_through(sent, _LOCATION, (), captured.domain)
+    extra = passed_through(sent, _LOCATION, _LOCATION_RESERVED, captured.domain)
     return LocationEvent(
         domain=captured.domain,
         location_id=identifier(sent["location_id"], "location_id"),

@@ -13,10 +13,18 @@ import msgspec
 import orjson
 
 from schemas.case import CaseEvent, CaseState
+from schemas.case_change import CaseChange
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery, EventDelivery
 from schemas.form import FormEvent, FormState, FormStub
-from schemas.others import AppChange, CustomEvent, LocationEvent, UserEvent
+from schemas.others import (
+    AppChange,
+    CustomEvent,
+    LocationEvent,
+    LocationState,
+    UserEvent,
+    UserState,
+)
 from schemas.values import Json, Value
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -27,13 +35,16 @@ _ANYTHING: Final = "anything"
 #: By the name that the header `casewire-schema` gives: `case/1`.
 PUBLISHED: Final[Mapping[str, type[Value]]] = {
     "case/1": CaseEvent,
+    "case-change/1": CaseChange,
     "case-state/1": CaseState,
     "form/1": FormEvent,
     "form-state/1": FormState,
     "form-stub/1": FormStub,
     "app-change/1": AppChange,
     "user/1": UserEvent,
+    "user-state/1": UserState,
     "location/1": LocationEvent,
+    "location-state/1": LocationState,
     "custom/1": CustomEvent,
     "dead-letter/1": DeadLetter,
     "batch-delivery/1": BatchDelivery,

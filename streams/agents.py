@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import faust
@@ -12,14 +13,14 @@ from aiokafka.errors import KafkaError
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from streams import metrics
-from streams.batches import Batch, BatchTable, Out
+from streams.batches import Batch, BatchTable, Changes, Out
 from streams.bodies import Bodies
 from streams.dead_letters import dead_letter, rejection_of
-from streams.decode import Decoded, claim_of, decode
+from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
 from streams.delivery import Delivery
 from streams.ledger import Ledger
 from streams.records import Record
-from streams.state import STAGE, Judge
+from streams.state import STAGE, CaseJudge, Judge, Judged
 
 Agent: TypeAlias = Callable[[faust.StreamT[bytes]], Coroutine[Any, Any, None]]
 
@@ -82,6 +83,8 @@ async def _decode(wiring: Wiring, batch: Batch) -> None:
             failed.append((record, error))
         else:
             typed.setdefault(decoded.topic, []).append(decoded.out)
+            if decoded.changes:
+                typed.setdefault(CASE_CHANGES.topic, []).extend(decoded.changes)
     metrics.BATCH_RECORDS.labels("captured").observe(len(batch.records))
     for topic, out in typed.items():
         metrics.DECODED.labels(topic).inc(len(out))
@@ -94,36 +97,97 @@ def keeper(wiring: Wiring, table: BatchTable, judge: Judge, topic: str) -> Agent
 
     async def keep_latest(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
-            await _keep(wiring, batch, table, judge, topic)
+            changes = table.changes(batch)
+            verdicts = _Verdicts(batch, topic)
+            for record in batch.records:
+                judged = verdicts.of(record, partial(judge, record, changes.get(record.key or b"")))
+                if judged is not None:
+                    _put(changes, judged.publish)
+            await changes.send()
+            await verdicts.tell(wiring)
             await batch.done(wiring.ahead)
 
     return keep_latest
 
 
-async def _keep(wiring: Wiring, batch: Batch, table: BatchTable, judge: Judge, topic: str) -> None:
-    changes = table.changes(batch)
-    ledger = Ledger(STAGE, written="applied")
-    failed: list[tuple[Record, Exception]] = []
-    for record in batch.records:
-        key = record.key or b""
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """The tables of case states and of folds, and the judges of snapshots and of case blocks."""
+
+    states: BatchTable
+    folds: BatchTable
+    snapshot: CaseJudge
+    change: CaseJudge
+
+
+def case_keeper(wiring: Wiring, cases: Cases) -> Agent:
+    """Return the agent that keeps the latest states of cases, from snapshots and from forms.
+
+    One agent for both topics: the sends of two could swap. What follows from a block goes to the
+    fold first, and to the state when the fold is safe: a state of forms is made of its fold, and
+    work done again after a crash must not find less in it than the state already says.
+    """
+    changes_topic = wiring.kafka.topic(CASE_CHANGES.topic)
+
+    async def keep_cases(stream: faust.StreamT[bytes]) -> None:
+        async for batch in stream.noack():  # type: ignore[attr-defined]
+            from_forms = batch.topic == changes_topic
+            judge = cases.change if from_forms else cases.snapshot
+            states, folds = cases.states.changes(batch), cases.folds.changes(batch)
+            verdicts = _Verdicts(batch, CASE_CHANGES.topic if from_forms else "cases")
+            for record in batch.records:
+                key = record.key or b""
+                judged = verdicts.of(
+                    record, partial(judge, record, states.get(key), folds.get(key))
+                )
+                if judged is not None:
+                    _put(states, judged.publish)
+                    _put(folds, judged.fold)
+            if folds.log:
+                await folds.send()
+                await batch.sent()
+            await states.send()
+            await verdicts.tell(wiring)
+            await batch.done(wiring.ahead)
+
+    return keep_cases
+
+
+def _put(changes: Changes, out: Out | None) -> None:
+    if out is not None:
+        changes.put(out.key, out.value, out.headers)
+
+
+class _Verdicts:
+    """How the events of a batch ended, for the ledger and the metrics. `topic` is a short name."""
+
+    def __init__(self, batch: Batch, topic: str) -> None:
+        self._batch = batch
+        self._topic = topic
+        self._ledger = Ledger(STAGE, written="applied")
+        self._failed: list[tuple[Record, Exception]] = []
+
+    def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
+        """Return the verdict of a record, None if it is one for the dead letters."""
         try:
-            judged = judge(record, changes.get(key))
+            judged = judge()
         except Exception as error:  # noqa: BLE001 - as above
-            failed.append((record, error))
-            ledger.add(record, "dead")
-            continue
-        if judged.publish is not None:
-            changes.put(key, judged.publish.value, judged.publish.headers)
-        ledger.add(record, judged.outcome)
-        metrics.JUDGED.labels(topic, judged.outcome).inc()
+            self._failed.append((record, error))
+            self._ledger.add(record, "dead")
+            return None
+        self._ledger.add(record, judged.outcome)
+        metrics.JUDGED.labels(self._topic, judged.outcome).inc()
         if judged.doubtful:
-            metrics.DOUBTFUL.labels(topic).inc()
+            metrics.DOUBTFUL.labels(self._topic).inc()
         if judged.untimed:
-            metrics.UNTIMED.labels(topic).inc()
-    metrics.BATCH_RECORDS.labels(topic).observe(len(batch.records))
-    await changes.send()
-    await wiring.bury(batch, STAGE, failed)
-    await batch.send(wiring.kafka.topic("deliveries"), ledger.records())
+            metrics.UNTIMED.labels(self._topic).inc()
+        return judged
+
+    async def tell(self, wiring: Wiring) -> None:
+        """Send the dead letters and the ledger's records."""
+        metrics.BATCH_RECORDS.labels(self._topic).observe(len(self._batch.records))
+        await wiring.bury(self._batch, STAGE, self._failed)
+        await self._batch.send(wiring.kafka.topic("deliveries"), self._ledger.records())
 
 
 def deliverer(wiring: Wiring, delivery: Delivery) -> Agent:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from mode import CrashingSupervisor
 
 from schemas.settings import KafkaSettings
 from sinks.base import Sink
-from streams.agents import Agent, Wiring, decoder, deliverer, keeper
+from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper
 from streams.batches import BatchSchema, BatchTable, use_batches
+from streams.decode import CASE_CHANGES
 from streams.delivery import Delivery
 from streams.republish import state_headers
 from streams.settings import StreamsSettings
-from streams.state import case_judge, form_judge
+from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
 
 SECOND_MICROSECONDS = 1_000_000
+#: What has a latest state, on `casewire.<kind>-state`.
+KINDS = ("case", "form", "user", "location")
 #: Batches that wait in an agent's queue; Faust's own default counts single events.
 QUEUED_BATCHES = 4
 #: A record batch that is fetched must fit one that is sent (measured.md §5).
@@ -41,17 +44,24 @@ def create_streams_app(
     wiring = Wiring(kafka, settings.batches_ahead)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
-    cases = _table(app, kafka, "case-state")
-    cases.guard(writer, state_headers("case", writer))
-    forms = _table(app, kafka, "form-state")
-    forms.guard(writer, state_headers("form", writer))
-    case_agent = keeper(
-        wiring, cases, case_judge(writer=writer, window_microseconds=window), "cases"
+    tables = {kind: _table(app, kafka, f"{kind}-state") for kind in KINDS}
+    for kind, table in tables.items():
+        table.guard(writer, state_headers(kind, writer))
+    folds = _table(app, kafka, "case-folds")
+    cases = Cases(
+        states=tables["case"],
+        folds=folds,
+        snapshot=case_judge(writer=writer, window_microseconds=window),
+        change=change_judge(writer=writer),
     )
-    form_agent = keeper(wiring, forms, form_judge(writer=writer), "forms")
-    _agent(app, kafka, "captured", decoder(wiring))
-    _agent(app, kafka, "cases", case_agent)
-    _agent(app, kafka, "forms", form_agent)
+    _agent(app, kafka, ("captured",), decoder(wiring))
+    _agent(app, kafka, ("cases", CASE_CHANGES.topic), case_keeper(wiring, cases))
+    for topic, kind, judge in (
+        ("forms", "form", form_judge(writer=writer)),
+        ("users", "user", user_judge(writer=writer)),
+        ("locations", "location", location_judge(writer=writer)),
+    ):
+        _agent(app, kafka, (topic,), keeper(wiring, tables[kind], judge, topic))
     return app
 
 
@@ -62,7 +72,7 @@ def create_sink_app(
     delivery = Delivery(name, sink)
     app = _app(kafka.group(f"sink-{name}"), kafka, settings, data_dir, stream_wait_empty=False)
     use_batches(app, excused=lambda: delivery.waiting)
-    _agent(app, kafka, "case-state", deliverer(Wiring(kafka, ahead=0), delivery))
+    _agent(app, kafka, ("case-state",), deliverer(Wiring(kafka, ahead=0), delivery))
     return app
 
 
@@ -134,9 +144,9 @@ def _app(
     )
 
 
-def _agent(app: faust.App, kafka: KafkaSettings, topic: str, agent: Agent) -> None:
-    source = app.topic(kafka.topic(topic), schema=BatchSchema())
-    app.agent(source, name=topic, supervisor_strategy=CrashingSupervisor)(agent)
+def _agent(app: faust.App, kafka: KafkaSettings, topics: Sequence[str], agent: Agent) -> None:
+    source = app.topic(*(kafka.topic(topic) for topic in topics), schema=BatchSchema())
+    app.agent(source, name=topics[0], supervisor_strategy=CrashingSupervisor)(agent)
 
 
 def _table(app: faust.App, kafka: KafkaSettings, name: str) -> BatchTable:

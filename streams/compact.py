@@ -10,11 +10,12 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState
+from schemas.others import LocationEvent, LocationState, UserEvent, UserState
 from schemas.times import to_microseconds
 from schemas.values import Json
 
 Outcome: TypeAlias = Literal["applied", "stale", "duplicate"]
-S = TypeVar("S", CaseState, FormState)
+S = TypeVar("S", CaseState, FormState, UserState, LocationState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,9 @@ def latest_case(
 ) -> Verdict[CaseState]:
     """Judge a snapshot against the state that is held.
 
-    A stale snapshot that makes the order doubtful publishes the held state, marked: the mark does
-    not depend on which of the two came first.
+    A state that was made of forms gives way to the first snapshot, whatever its time. A stale
+    snapshot that makes the order doubtful publishes the held state, marked: the mark does not
+    depend on which of the two came first.
     """
     version = capture.microseconds
     if held is None:
@@ -55,9 +57,14 @@ def latest_case(
         return Verdict("applied")
     version = max(held.version + 1, version)
     state = _state(event, held, capture, version=version, doubtful=False)
-    if _content(state) == _content(held) or _poorer_copy(held, event):
+    if held.source == "forms":
+        return Verdict("applied", state)
+    if same_content(state, held) or _poorer_copy(held, event):
         return Verdict("duplicate")
-    order = _order(held, event, capture, window_microseconds)
+    return _in_order(held, state, _order(held, event, capture, window_microseconds))
+
+
+def _in_order(held: CaseState, state: CaseState, order: _Order) -> Verdict[CaseState]:
     if order.newer:
         return Verdict("applied", replace(state, doubtful=order.doubtful), doubtful=order.doubtful)
     if order.doubtful and not held.doubtful:
@@ -108,6 +115,11 @@ def _poorer_copy(held: CaseState, event: CaseEvent) -> bool:
 _CONTENT_FIELDS = (*CaseEvent.names(), "extra", "source", "deleted")
 
 
+def same_content(one: CaseState, other: CaseState) -> bool:
+    """Whether two states say the same of the case, whichever events they came from."""
+    return _content(one) == _content(other)
+
+
 def _content(state: CaseState) -> Mapping[str, Json]:
     return {name: getattr(state, name) for name in _CONTENT_FIELDS}
 
@@ -131,7 +143,10 @@ def _state(
 
 
 def latest_form(held: FormState | None, event: FormEvent, capture: Capture) -> Verdict[FormState]:
-    """Judge a version of a form: the later `server_modified_on`, else the later captured."""
+    """Judge a version of a form: the later `server_modified_on`, then `edited_on`, then captured.
+
+    Where one of them has no `server_modified_on` (XML) the later captured is newer.
+    """
     version = capture.microseconds
     if held is not None:
         if held.captured_id == capture.id:
@@ -151,6 +166,45 @@ _FORM_FIELDS = tuple(FormEvent.names())
 
 def _newer_form(held: FormState, event: FormEvent, capture: Capture) -> bool:
     old, new = held.server_modified_on, event.server_modified_on
-    if old is None or new is None or old == new:
+    if old is None or new is None:
         return capture.id > held.captured_id
-    return new > old
+    new_order = (new, event.edited_on or "", capture.id)
+    return new_order > (old, held.edited_on or "", held.captured_id)
+
+
+def latest_user(held: UserState | None, event: UserEvent, capture: Capture) -> Verdict[UserState]:
+    """Judge a mobile worker as saved. HQ sends no time of it: the later captured is newer."""
+    outcome = _later_captured(held, event, capture)
+    if outcome != "applied" or (held is not None and held.captured_id == capture.id):
+        return Verdict(outcome)
+    known = {name: getattr(event, name) for name in UserEvent.names()}
+    version = _next_version(held, capture)
+    state = UserState(**known, extra=event.extra, version=version, captured_id=capture.id)
+    return Verdict("applied", state)
+
+
+def latest_location(
+    held: LocationState | None, event: LocationEvent, capture: Capture
+) -> Verdict[LocationState]:
+    """Judge a location as saved: the later captured is newer, as HQ sends what is current."""
+    outcome = _later_captured(held, event, capture)
+    if outcome != "applied" or (held is not None and held.captured_id == capture.id):
+        return Verdict(outcome)
+    known = {name: getattr(event, name) for name in LocationEvent.names()}
+    version = _next_version(held, capture)
+    state = LocationState(**known, extra=event.extra, version=version, captured_id=capture.id)
+    return Verdict("applied", state)
+
+
+def _later_captured(
+    held: UserState | LocationState | None, event: UserEvent | LocationEvent, capture: Capture
+) -> Outcome:
+    if held is None or held.captured_id == capture.id:
+        return "applied"
+    if all(getattr(event, name) == getattr(held, name) for name in (*event.names(), "extra")):
+        return "duplicate"
+    return "applied" if capture.id > held.captured_id else "stale"
+
+
+def _next_version(held: UserState | LocationState | None, capture: Capture) -> int:
+    return max(held.version + 1 if held is not None else 0, capture.microseconds)

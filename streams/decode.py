@@ -1,27 +1,32 @@
-"""From a captured record to the typed record that follows from it. Pure."""
+"""From a captured record to the typed records that follow from it. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.case_change import CaseChange, case_changes
 from schemas.claim import CLAIM, Claim
 from schemas.envelope import Captured, derived_headers
 from schemas.errors import InvalidEventError
-from schemas.parse import destination, key, parse, subject
+from schemas.form import FormEvent
+from schemas.parse import REFERRED_XMLNS, Destination, destination, key, parse, subject
 from schemas.topics import TOPICS
 from streams.batches import Out
 from streams.records import Record, header
 
 STAGE: Final = "decode"
+CASE_CHANGES: Final = Destination("case-changes", "org.commcare.case.changed", "case-change/1")
 #: What a record batch, and what later stages add to a record, may take besides.
 BATCH_OVERHEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A typed record and the (short) name of its topic."""
+    """A typed record and the (short) name of its topic; `changes` are those of a form's blocks."""
 
     topic: str
     out: Out
+    changes: Sequence[Out] = ()
 
 
 def claim_of(record: Record) -> Claim | None:
@@ -36,23 +41,40 @@ def claim_of(record: Record) -> Claim | None:
 def decode(record: Record, body: bytes | None = None) -> Decoded:
     """Raise InvalidEventError if nothing typed can be made of the record.
 
-    `body` is the claimed one of a record that has none itself.
+    `body` is the claimed one of a record that has none itself. A form's event is its capture's
+    number 0, and its case blocks are 1 to n; a form between two projects is about no case of ours.
     """
     captured = Captured.from_record(record.value if body is None else body, record.headers)
     event = parse(captured)
     to = destination(event)
+    about = subject(event, captured)
+    out = _out(captured, 0, to, about, (key(event, captured), event.to_json()))
+    if not isinstance(event, FormEvent) or event.xmlns in REFERRED_XMLNS:
+        return Decoded(to.topic, out)
+    return Decoded(to.topic, out, [_change(captured, change) for change in case_changes(event)])
+
+
+def _change(captured: Captured, change: CaseChange) -> Out:
+    record = (f"{change.domain}/{change.case_id}", change.to_json())
+    return _out(captured, change.ordinal, CASE_CHANGES, change.case_id, record)
+
+
+def _out(
+    captured: Captured, ordinal: int, to: Destination, about: str, record: tuple[str, bytes]
+) -> Out:
+    """Return the record for a key and a value; InvalidEventError if its topic cannot take it."""
     headers = derived_headers(
-        record.headers,
-        event_id=f"{captured.id}/{STAGE}/0",
+        captured.headers,
+        event_id=f"{captured.id}/{STAGE}/{ordinal}",
         captured_id=captured.id,
         event_type=to.ce_type,
-        subject=subject(event, captured),
+        subject=about,
         schema=to.schema,
     )
-    out = Out(key(event, captured).encode(), event.to_json(), headers)
+    out = Out(record[0].encode(), record[1], headers)
     if record_bytes(out) > TOPICS[to.topic].max_message_bytes:
         raise InvalidEventError("too_large", "the typed event is too large for one record")
-    return Decoded(to.topic, out)
+    return out
 
 
 def record_bytes(out: Out) -> int:

@@ -4,7 +4,7 @@ A fold keeps what each form says, so that any order of arrival and any repetitio
 state, and so that an edited form's new version takes the place of the old one. A state is made of
 it by applying the blocks by (`received_on`, form id, ordinal) as HQ does (protocol.md §7).
 
-It stays small: of all but the newest `DETAILED_FORMS` forms, what later blocks among them have said
+It stays small: of all but the newest forms (`detailed`), what later blocks among them have said
 otherwise is forgotten. (Should such a form be edited so late, what its new version no longer says
 cannot give way to what was forgotten.) Once there is a snapshot, a fold holds no more than the ids
 of the forms that the snapshot does not know yet.
@@ -79,7 +79,12 @@ class Folded:
 
 
 def fold_change(
-    state: CaseState | None, fold: CaseFold | None, change: CaseChange, capture: Capture
+    state: CaseState | None,
+    fold: CaseFold | None,
+    change: CaseChange,
+    capture: Capture,
+    *,
+    detailed: int = DETAILED_FORMS,
 ) -> Folded:
     """Judge a case block against the state and the fold that are held for its case.
 
@@ -93,7 +98,7 @@ def fold_change(
     if before is not None and _order_of_version(before) > (change.edited_on or "", capture.id):
         return Folded("stale", fold)
     entries = {**forms, change.form_id: _with_block(before, change, capture)}
-    after = CaseFold(_next_version(fold, capture), dict(_pruned(_in_order(entries))))
+    after = _with_forms(fold, dict(_pruned(_in_order(entries), detailed)), capture)
     made = state_of(after, change, capture, state)
     if state is not None and same_content(made, state):
         again = before is not None and before.captured_id != capture.id
@@ -138,15 +143,15 @@ def _beside_snapshot(
 ) -> Folded:
     """Judge a block of a case that has a snapshot: it can only make that doubtful."""
     unseen = {
-        form_id: msgspec.structs.replace(said, blocks=())
+        form_id: msgspec.structs.replace(said, blocks=[])
         for form_id, said in unseen_forms(state, fold).items()
     }
     before = unseen.get(change.form_id)
     news = _unseen(state, change.form_id, change.received_on)
     if news and before is None:
-        unseen[change.form_id] = FormSaid(change.received_on, change.edited_on, capture.id, ())
+        unseen[change.form_id] = FormSaid(change.received_on, change.edited_on, capture.id, [])
     newest = dict(_in_order(unseen)[-UNSEEN_FORMS:])
-    after = CaseFold(_next_version(fold, capture), newest) if newest else None
+    after = _with_forms(fold, newest, capture) if newest else None
     if not news:
         return Folded("stale", after)
     if not state.doubtful:
@@ -172,8 +177,12 @@ def _order_of_version(form: FormSaid) -> tuple[str, str]:
     return form.edited_on or "", form.captured_id
 
 
-def _next_version(fold: CaseFold | None, capture: Capture) -> int:
-    return max(fold.version + 1 if fold is not None else 0, capture.microseconds)
+def _with_forms(fold: CaseFold | None, forms: Mapping[str, FormSaid], capture: Capture) -> CaseFold:
+    if fold is None:
+        return CaseFold(capture.microseconds, forms)
+    if fold.forms == forms:
+        return fold
+    return CaseFold(max(fold.version + 1, capture.microseconds), forms)
 
 
 def _with_block(before: FormSaid | None, change: CaseChange, capture: Capture) -> FormSaid:
@@ -252,15 +261,16 @@ def _latest_time(said: Iterable[Said]) -> str | None:
     return max((block.at for block in said if block.at), default=None)
 
 
-def _pruned(entries: Sequence[Entry]) -> Iterator[Entry]:
+def _pruned(entries: Sequence[Entry], detailed: int) -> Iterator[Entry]:
     """Yield the entries, the old ones without what later old ones have said otherwise."""
-    old = entries[:-DETAILED_FORMS]
+    first_detailed = max(0, len(entries) - detailed)
+    old = entries[:first_detailed]
     said = [block for _, form in old for block in form.blocks if block is not None]
     remaining = dict(zip(map(id, said), _remaining(said), strict=True))
     for form_id, form in old:
         blocks = [block and remaining[id(block)] for block in form.blocks]
         yield form_id, msgspec.structs.replace(form, blocks=blocks)
-    yield from entries[-DETAILED_FORMS:]
+    yield from entries[first_detailed:]
 
 
 def _remaining(said: Sequence[Said]) -> list[Said | None]:
@@ -286,7 +296,7 @@ def _remaining(said: Sequence[Said]) -> list[Said | None]:
 
 
 def _witnesses(said: Sequence[Said]) -> set[int]:
-    """Return (by `id`) the blocks that say who opened, owned and last changed the case, and when."""
+    """Return (by `id`) the blocks that say who opened and last changed the case, and when."""
     users = [block for block in said if block.user_id]
     timed = [block for block in said if block.at]
     witnesses = [*users[:1], *users[-1:], *timed[:1]]

@@ -13,6 +13,8 @@ from schemas.times import from_microseconds
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "case": ("case_id", "version"),
     "form": ("id", "state_version"),
+    "user": ("id", "version"),
+    "location": ("location_id", "version"),
 }
 
 

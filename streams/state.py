@@ -1,40 +1,75 @@
-"""From a case or form event and the state that is held, to the state to publish. Pure."""
+"""From an event and the state that is held, to the state to publish. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from schemas.case import CaseEvent, CaseState
+from schemas.case_change import CaseChange
 from schemas.envelope import derived_headers
 from schemas.errors import InvalidEventError
 from schemas.form import FormEvent, FormState
+from schemas.others import LocationEvent, LocationState, UserEvent, UserState
 from schemas.times import canonical, to_microseconds
+from schemas.values import Value
 from streams.batches import Out
-from streams.compact import Capture, Outcome, Verdict, latest_case, latest_form
+from streams.compact import (
+    Capture,
+    Outcome,
+    latest_case,
+    latest_form,
+    latest_location,
+    latest_user,
+)
+from streams.fold import CaseFold, fold_change, unseen_forms
 from streams.records import Record, captured_id, header
 
 STAGE: Final = "state"
-E = TypeVar("E", CaseEvent, FormEvent)
+E = TypeVar("E", bound=Value)
+
+Doubt: TypeAlias = Literal["", "order", "forms"]
+"""Why a state is doubtful: the order of two snapshots, or a form that none of them knows yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How an event ended, and the state to publish, None if there is none."""
+    """How an event ended, the state to publish, and the fold to keep; None where there is none.
+
+    A fold whose value is None is one to be deleted.
+    """
 
     outcome: Outcome
     publish: Out | None
     doubtful: bool
     untimed: bool
+    fold: Out | None = None
 
 
 Judge: TypeAlias = Callable[[Record, bytes | None], Judged]
 """From an event's record and the state that is held for its key."""
 
 
-def case_judge(*, writer: str, window_microseconds: int) -> Judge:
+class CaseJudge(Protocol):
+    """A judge that also knows what forms said of the case."""
+
+    def __call__(self, record: Record, held: bytes | None, fold: bytes | None = None) -> Judged: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a state is of: its kind and id; and which of the captured event's events made it."""
+
+    kind: str
+    subject: str
+    writer: str
+    ordinal: int = 0
+    doubt: Doubt = ""
+
+
+def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
     """Return the judge of case events; `writer` names this incarnation of the worker."""
 
-    def judge(record: Record, held: bytes | None) -> Judged:
+    def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
         event = _parsed(CaseEvent, record)
         verdict = latest_case(
             CaseState.from_json(held) if held is not None else None,
@@ -42,9 +77,37 @@ def case_judge(*, writer: str, window_microseconds: int) -> Judge:
             _capture(record),
             window_microseconds=window_microseconds,
         )
-        version = verdict.state.version if verdict.state else 0
+        state = verdict.state
+        doubt: Doubt = "order" if verdict.doubtful else ""
+        known = CaseFold.from_json(fold) if fold is not None else None
+        if state is not None and not state.doubtful and unseen_forms(state, known):
+            state, doubt = replace(state, doubtful=True), "forms"
+        target = _Target("case", event.case_id, writer, doubt=doubt)
         untimed = event.server_date_modified is None
-        return _judged(record, verdict, _Target("case", event.case_id, version, writer), untimed)
+        return _judged(record, verdict.outcome, state, target, untimed=untimed)
+
+    return judge
+
+
+def change_judge(*, writer: str) -> CaseJudge:
+    """Return the judge of case blocks; `writer` names this incarnation of the worker."""
+
+    def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
+        change = _parsed(CaseChange, record)
+        before = CaseFold.from_json(fold) if fold is not None else None
+        folded = fold_change(
+            CaseState.from_json(held) if held is not None else None,
+            before,
+            change,
+            _capture(record),
+        )
+        doubt: Doubt = "forms" if folded.state is not None and folded.state.doubtful else ""
+        target = _Target("case", change.case_id, writer, change.ordinal, doubt)
+        untimed = change.received_on is None
+        judged = _judged(record, folded.outcome, folded.state, target, untimed=untimed)
+        if folded.fold is before:
+            return judged
+        return replace(judged, fold=_fold_out(record, folded.fold, before, target))
 
     return judge
 
@@ -56,44 +119,85 @@ def form_judge(*, writer: str) -> Judge:
         event = _parsed(FormEvent, record)
         state = FormState.from_json(held) if held is not None else None
         verdict = latest_form(state, event, _capture(record))
-        version = verdict.state.state_version if verdict.state else 0
+        target = _Target("form", event.id, writer)
         untimed = event.server_modified_on is None
-        return _judged(record, verdict, _Target("form", event.id, version, writer), untimed)
+        return _judged(record, verdict.outcome, verdict.state, target, untimed=untimed)
 
     return judge
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    kind: str
-    subject: str
-    version: int
-    writer: str
+def user_judge(*, writer: str) -> Judge:
+    """Return the judge of user events; `writer` names this incarnation of the worker."""
+
+    def judge(record: Record, held: bytes | None) -> Judged:
+        event = _parsed(UserEvent, record)
+        state = UserState.from_json(held) if held is not None else None
+        verdict = latest_user(state, event, _capture(record))
+        target = _Target("user", event.id, writer)
+        return _judged(record, verdict.outcome, verdict.state, target)
+
+    return judge
+
+
+def location_judge(*, writer: str) -> Judge:
+    """Return the judge of location events; `writer` names this incarnation of the worker."""
+
+    def judge(record: Record, held: bytes | None) -> Judged:
+        event = _parsed(LocationEvent, record)
+        state = LocationState.from_json(held) if held is not None else None
+        verdict = latest_location(state, event, _capture(record))
+        target = _Target("location", event.location_id, writer)
+        return _judged(record, verdict.outcome, verdict.state, target)
+
+    return judge
 
 
 def _judged(
     record: Record,
-    verdict: Verdict[CaseState] | Verdict[FormState],
+    outcome: Outcome,
+    state: CaseState | FormState | UserState | LocationState | None,
     target: _Target,
-    untimed: bool,  # noqa: FBT001
+    *,
+    untimed: bool = False,
 ) -> Judged:
-    if verdict.state is None:
-        return Judged(verdict.outcome, None, verdict.doubtful, untimed)
+    publish = None
+    if state is not None:
+        version = state.state_version if isinstance(state, FormState) else state.version
+        kind = target.kind
+        headers = _headers(record, f"org.commcare.{kind}.state", f"{kind}-state/1", target, version)
+        publish = Out(record.key or b"", state.to_json(), headers)
+    return Judged(outcome, publish, bool(target.doubt), untimed)
+
+
+def _fold_out(
+    record: Record, fold: CaseFold | None, before: CaseFold | None, target: _Target
+) -> Out:
+    """Return the record of a fold; one that deletes it has the version after that of `before`."""
+    if fold is not None:
+        version, value = fold.version, fold.to_json()
+    else:
+        version, value = (before.version + 1 if before is not None else 0), None
+    headers = _headers(record, "casewire.case-fold", "case-fold/1", target, version)
+    return Out(record.key or b"", value, headers)
+
+
+def _headers(
+    record: Record, event_type: str, schema: str, target: _Target, version: int
+) -> list[tuple[str, bytes]]:
     source = captured_id(record)
     headers = derived_headers(
         record.headers,
-        event_id=f"{source}/{STAGE}/0",
+        event_id=f"{source}/{STAGE}/{target.ordinal}",
         captured_id=source,
-        event_type=f"org.commcare.{target.kind}.state",
+        event_type=event_type,
         subject=target.subject,
-        schema=f"{target.kind}-state/1",
+        schema=schema,
     )
-    headers.append(("casewire-version", str(target.version).encode()))
+    headers.append(("casewire-version", str(version).encode()))
     headers.append(("casewire-writer", target.writer.encode()))
-    if verdict.doubtful:
-        headers.append(("casewire-doubt", b"order"))
-    out = Out(record.key or b"", verdict.state.to_json(), headers)
-    return Judged(verdict.outcome, out, verdict.doubtful, untimed)
+    if target.doubt:
+        headers.append(("casewire-doubt", target.doubt.encode()))
+    return headers
 
 
 def _parsed(kind: type[E], record: Record) -> E:

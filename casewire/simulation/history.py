@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from casewire.hq import Request
 from casewire.simulation import forwards, render
-from casewire.simulation.model import Case
+from casewire.simulation.model import Case, Form
 from casewire.simulation.story import (
     ACTIONS,
     Change,
@@ -68,10 +68,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """`requests` are in HQ's processing order, each once, all good."""
+    """`requests` are in HQ's processing order, each once, all good; `forms` as HQ holds them."""
 
     requests: Sequence[Request]
     truth: Truth
+    forms: Sequence[Form]
 
 
 def make_history(seed: int, ends: datetime, plan: Plan) -> History:
@@ -93,7 +94,7 @@ def make_history(seed: int, ends: datetime, plan: Plan) -> History:
         requests=dict(Counter(request.kind for request in requests)),
         broken={},
     )
-    return History(requests, truth)
+    return History(requests, truth, list(world.project.forms.values()))
 
 
 def decided(forwarded: Sequence[Forwarded]) -> bool:
