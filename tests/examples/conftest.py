@@ -9,7 +9,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE, TOPICS
 from streams.app import create_streams_app
 from tests.examples.samples import REFERRAL
-from tests.kafka_tools import create_topics, read_all
+from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.schemas.captures import HQ, JSON, XML
 from tests.schemas.test_fixtures import EVENTS
 from tests.servers import KafkaServer
@@ -44,28 +44,36 @@ async def cluster(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) 
         partitions=4,
     )
     await create_topics(settings.bootstrap_servers, settings.topic_prefix, TOPICS, partitions=4)
-    sent = [*histories(), *map(sample, EVENTS), *others()]
+    early, late = snapshots("a"), [*snapshots("ab"), *snapshots("abc")]
+    sent = [*early, *map(sample, EVENTS), *others(), *late]
     large = claimed(case_body("large", 0, "a") + b" " * MEBIBYTE)
-    for topic, record in [*(("captured", record) for record in sent), *large]:
-        await send(settings, topic, [record])
     async with running(create_streams_app(settings, SETTINGS, tmp_path_factory.mktemp("streams"))):
+        await send(settings, "captured", early)
+        states = await read_until(settings, "case-state", has_key)
+        first = next(record for record in states if record.key == KEY.encode())
+        await send(settings, "captured", sent[len(early) :])
+        for topic, record in large:
+            await send(settings, topic, [record])
         done = events(sent) + 1
         await read_until(settings, "deliveries", lambda found: judged(found) == done)
     states = await read_all(settings.bootstrap_servers, settings.topic("case-state"))
-    first, *_, newest = [record for record in states if record.key == KEY.encode()]
+    newest = [record for record in states if record.key == KEY.encode()][-1]
     # What a worker does that was frozen, and woken after another had taken its place.
     await send(settings, "case-state", [Made(first.value, first.key, first.headers)])
     return Cluster(settings, newest.value or b"")
 
 
-def histories() -> Sequence[Made]:
-    """Return snapshots of three cases that each change twice."""
+def has_key(records: Sequence[ConsumerRecord]) -> bool:
+    return any(record.key == KEY.encode() for record in records)
+
+
+def snapshots(forms: str) -> Sequence[Made]:
+    """Return snapshots of three cases, each a minute later for each form."""
+    trap = ("x-trap", b"1\t,casewire-version=9999999999999999")
     return [
         captured(
-            case_body(case_id, 60 * len(forms), forms, case_name="Zoë", n=forms),
-            headers=[("x-trap", b"1\t,casewire-version=9999999999999999")],
+            case_body(case_id, 60 * len(forms), forms, case_name="Zoë", n=forms), headers=[trap]
         )
-        for forms in ("a", "ab", "abc")
         for case_id in ("c1", "c2", "c3")
     ]
 
