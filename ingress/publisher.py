@@ -26,6 +26,7 @@ Place: TypeAlias = Literal["kafka", "spool"]
 #: comes from the spool (`deliver`) has its part of it.
 REQUEST_BYTES: Final = 80 * MEBIBYTE
 DELIVERY_BYTES: Final = 16 * MEBIBYTE
+DELIVERY_EVENTS: Final = 10_000
 
 _RETRY_SECONDS: Final = 1.0
 _STALLED_SECONDS: Final = 30.0
@@ -69,7 +70,7 @@ class KafkaPublisher:
         self._budget = Budget(
             settings.max_in_flight_events, min(settings.max_in_flight_bytes, REQUEST_BYTES)
         )
-        self._deliveries = Budget(settings.max_in_flight_events, DELIVERY_BYTES)
+        self._deliveries = Budget(DELIVERY_EVENTS, DELIVERY_BYTES)
         self._lanes = Lanes(kafka.topic, self._failed)
         self._producer: Producer | None = None
         self._reason: str | None = "Kafka has not been reached yet"

@@ -8,16 +8,17 @@ from typing import Final, Protocol
 
 import structlog
 
-from ingress.records import Event
+from ingress.records import Event, captured_record
 from ingress.spool import Spool
 from ingress.spool_folder import Folder, Segment
 from ingress.spool_format import Found, Stored, Torn
 from ingress.spool_metrics import SpoolMetrics
 from schemas.errors import UnavailableError
+from schemas.topics import MEBIBYTE
 
 #: What may be in flight from the spool at once; new events have far more room of their own.
-CHUNK_EVENTS: Final = 500
-CHUNK_BYTES: Final = 1024 * 1024
+CHUNK_EVENTS: Final = 2000
+CHUNK_BYTES: Final = 4 * MEBIBYTE
 
 _PAUSE_SECONDS: Final = 0.5
 _ADOPT_SECONDS: Final = 5.0
@@ -150,7 +151,7 @@ def chunks(found: Iterable[Found]) -> Iterator[Sequence[Found]]:
     size = 0
     for item in found:
         chunk.append(item)
-        size += len(item.event.body) if isinstance(item, Stored) else 0
+        size += captured_record(item.event).size if isinstance(item, Stored) else 0
         if len(chunk) >= CHUNK_EVENTS or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
