@@ -2,8 +2,8 @@
 
 It is made from the table of topics, the published JSON Schemas, the two tables below, and sample
 records that the product's own functions make of HQ's sample bodies (tests/examples/samples.py).
-A topic without a message here is one that nothing writes to yet: it is left out, since a channel
-is an offer.
+A topic without a message here is Casewire's own (`INTERNAL`), or one that nothing writes to yet:
+both are left out, since a channel is an offer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,6 +65,10 @@ MESSAGES: Final[Mapping[str, Message]] = {
             "A form that one project sends to another; it is not about this project's cases.",
         ),
         Message(
+            "case-changed", "case-changes", "events", "org.commcare.case.changed", "case-change/1",
+            "What a form says of a case: one event a case block, in document order.",
+        ),
+        Message(
             "form-stub", "form-stubs", "events", "org.commcare.form.stub", "form-stub/1",
             "That a form was received, and the cases that it touched.",
         ),
@@ -97,6 +101,14 @@ MESSAGES: Final[Mapping[str, Message]] = {
             "The latest version of a form.",
         ),
         Message(
+            "user-state", "user-state", "states", "org.commcare.user.state", "user-state/1",
+            "A mobile worker as last saved.",
+        ),
+        Message(
+            "location-state", "location-state", "states", "org.commcare.location.state",
+            "location-state/1", "A location as last saved.",
+        ),
+        Message(
             "dead-letter", "dead-letters", "dead letters", "casewire.dead-letter", "dead-letter/1",
             "A record that could not be processed, with all that is needed to repair it.",
         ),
@@ -110,6 +122,10 @@ MESSAGES: Final[Mapping[str, Message]] = {
         ),
     )
 }  # fmt: skip
+
+
+#: What Casewire keeps for itself, in a form that may change at any time.
+INTERNAL: Final[Sequence[str]] = ("case-folds",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +198,7 @@ HEADERS: Final[Sequence[Header]] = (
     Header("casewire-writer", "The run of the worker that wrote it", ["states"], ["dead letters"]),
     Header(
         "casewire-doubt",
-        "This event made the order of two snapshots doubtful",
+        "Why the state is doubtful: `order` of two snapshots, or `forms` that no snapshot knows",
         (),
         ["states", "dead letters"],
     ),
@@ -223,7 +239,7 @@ class Sample:
 
 def reserved() -> Sequence[str]:
     """Return the topics that exist and that nothing writes to yet."""
-    written = {message.topic for message in MESSAGES.values()}
+    written = {*INTERNAL, *(message.topic for message in MESSAGES.values())}
     return [name for name in TOPICS if name not in written]
 
 
@@ -234,7 +250,8 @@ def header_example(name: str, samples: Iterable[Sample]) -> str:
 
 def document(samples: Sequence[Sample]) -> dict[str, Json]:
     """Return the AsyncAPI document. References to schemas are relative to the folder `schemas`."""
-    topics = [topic for name, topic in TOPICS.items() if name not in reserved()]
+    offered = {message.topic for message in MESSAGES.values()}
+    topics = [topic for name, topic in TOPICS.items() if name in offered]
     return {
         "asyncapi": "3.0.0",
         "id": "urn:casewire:topics",
@@ -243,8 +260,8 @@ def document(samples: Sequence[Sample]) -> dict[str, Json]:
             "version": VERSION,
             "description": (
                 "What Casewire writes to Kafka, for subscribers; docs/topics.md tells how to read "
-                "it. Delivery is at least once. Topics that exist but that nothing writes to yet "
-                "are left out. The prefix of all topics is configurable."
+                "it. Delivery is at least once. Topics that are internal, or that nothing writes "
+                "to yet, are left out. The prefix of all topics is configurable."
             ),
             "license": {"name": "BSD-3-Clause"},
         },

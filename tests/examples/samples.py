@@ -5,7 +5,7 @@ what HQ would send, and the ids of captured events.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -23,7 +23,15 @@ from streams.batches import Out
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import decode
 from streams.ledger import Ledger
-from streams.state import STAGE, Judge, case_judge, form_judge
+from streams.state import (
+    STAGE,
+    Judge,
+    case_judge,
+    change_judge,
+    form_judge,
+    location_judge,
+    user_judge,
+)
 from tests.schemas.captures import HQ
 from tests.streams.made import Made
 
@@ -34,9 +42,10 @@ FAILED_AT: Final = "2026-11-22T10:00:00.250000Z"
 
 CASE: Final = "case_json_current_open.json"
 FORM: Final = "form_json_full.json"
+XML_FORM: Final = "form_xml_repeater_test_update.xml"
 #: A form by which one project refers a case to another is told by its namespace (protocol.md §1.1).
 REFERRAL: Final = (
-    (HQ / "form_xml_repeater_test_update.xml")
+    (HQ / XML_FORM)
     .read_bytes()
     .replace(b"https://www.commcarehq.org/test/repeater/", b"http://commcarehq.org/case")
 )
@@ -137,9 +146,16 @@ def _forms(ingress: Ingress) -> Iterator[Sample]:
     judge = form_judge(writer=WRITER)
     first = _decoded(ingress.capture(_form(FORM, "application/json")))
     yield _sample("form-submitted", "From JSON", first)
-    xml = _decoded(ingress.capture(_form("form_xml_repeater_test_update.xml", "text/xml")))
+    xml = _decoded(ingress.capture(_form(XML_FORM, "text/xml")))
     yield _sample("form-submitted", "From XML", xml)
     yield _sample("form-state", "From XML", _published(judge, xml, None))
+    [change] = decode(ingress.capture(_form(XML_FORM, "text/xml"))).changes
+    yield _sample("case-changed", "The form's case block", change)
+    block = Made(change.value, change.key, change.headers, "casewire.case-changes")
+    folded = change_judge(writer=WRITER)(block, None)
+    if folded.publish is None:
+        raise AssertionError("a block of a case without a state makes one")
+    yield _sample("case-state", "A case that is known from a form only", folded.publish)
     held = _published(judge, first, None)
     edited = _decoded(ingress.capture(_form("form_json_edited.json", "application/json")))
     yield _sample("form-state", "Edited in HQ", _published(judge, edited, held.value))
@@ -168,7 +184,17 @@ def _others(ingress: Ingress) -> Iterator[Sample]:
         "custom": Sent(b'{"arrivals": 3}', "application/json", label="arrivals"),
     }
     for message, request in sent.items():
-        yield _sample(message, "As it was sent", _decoded(ingress.capture(request)))
+        event = _decoded(ingress.capture(request))
+        yield _sample(message, "As it was sent", event)
+        if message in _JUDGES:
+            kind, judge = _JUDGES[message]
+            yield _sample(kind, "As last saved", _published(judge, event, None))
+
+
+_JUDGES: Final[Mapping[str, tuple[str, Judge]]] = {
+    "user-saved": ("user-state", user_judge(writer=WRITER)),
+    "location-saved": ("location-state", location_judge(writer=WRITER)),
+}
 
 
 def _other(name: str, content_type: str, *, domain: str = "demo", label: str = "") -> Sent:
