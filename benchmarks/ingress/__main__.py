@@ -1,5 +1,6 @@
 """`python -m benchmarks.ingress`: see docs/benchmarks.md."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import click
 from benchmarks.ingress.load import Mode, Sample, measure, middle, require_receipt
 from benchmarks.ingress.report import Target, costs, machine, measured, verdicts
 from benchmarks.ingress.servers import Lab, Server, Variant, lab
+from casewire.hq import basic
+from ingress.secrets_store import scrypt_text, sha256_text
 from tests.servers import running_kafka
 
 _HERE: Final = Path(__file__).parent
@@ -32,31 +35,42 @@ TARGETS: Final = (
 GO: Final = "Go"
 OURS: Final = "Casewire"
 
-SECRET: Final = "0123456789abcdef" * 4
+CHOSEN: Final = "a chosen password"
+GENERATED: Final = "0123456789abcdef" * 4
 VARIANTS: Final = (
     Variant("no credentials"),
     Variant(
         "Basic, chosen password",
         credential='kind = "basic"\nusername = "hq"',
-        secret="a chosen password",  # noqa: S106 - of the benchmark
-        headers={"Authorization": "Basic aHE6YSBjaG9zZW4gcGFzc3dvcmQ="},
+        stored=scrypt_text(CHOSEN),
+        headers={"Authorization": basic("hq", CHOSEN)[1]},
     ),
     Variant(
-        "API key",
+        "API key, generated",
         credential='kind = "api-key"',
-        secret=SECRET,
-        headers={"Authorization": SECRET},
+        stored=sha256_text(GENERATED),
+        headers={"Authorization": GENERATED},
     ),
+    Variant(
+        "Bearer, one token for all",
+        credential='kind = "bearer"\nusername = "hq"',
+        stored=sha256_text(GENERATED),
+        secret=GENERATED,
+    ),
+    Variant("no spool", keys='spool = "off"\n'),
+    Variant("metrics read ten times a second", scraped=True),
+    Variant("TLS", scheme="https"),
 )
 
 
 @click.command()
-@click.option("--seconds", default=4, show_default=True, help="Length of one measurement.")
+@click.option("--seconds", default=3, show_default=True, help="Length of one measurement.")
 @click.option("--rounds", default=3, show_default=True, help="Measurements for each median.")
 @click.option("--out", default=RESULTS, type=click.Path(path_type=Path), show_default=True)
 def main(seconds: int, rounds: int, out: Path) -> None:
     """Measure, print the tables, write them to a file."""
     started = time.monotonic()
+    load = os.getloadavg()[0]
     lines = [*_heading(seconds, rounds)]
     with tempfile.TemporaryDirectory(prefix="casewire-bench-") as name:
         folder = Path(name)
@@ -70,6 +84,7 @@ def main(seconds: int, rounds: int, out: Path) -> None:
                     )
             with lab(broker, folder) as place:
                 lines += _features(place, seconds, rounds)
+    lines += ["", f"Load average before {load:.1f}, at the end {os.getloadavg()[0]:.1f}."]
     text = "\n".join(lines) + "\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
@@ -131,7 +146,7 @@ def _measured(
     samples: dict[tuple[str, str], list[Sample]] = {}
     for servers in plan.values():
         for server in servers:
-            require_receipt(server.url, server.headers)
+            require_receipt(server.url, server.headers, server.authority)
     for _ in range(rounds):
         for mode, servers in plan.items():
             for server in servers:

@@ -51,9 +51,15 @@ class Sample:
     errors: int
 
 
-def require_receipt(url: str, headers: Mapping[str, str]) -> None:
+def require_receipt(url: str, headers: Mapping[str, str], authority: Path | None) -> None:
     """Send one request as wrk will. Raises RuntimeError with the answer if it is no receipt."""
-    answer = requests.post(url, data=BODY.read_bytes(), headers={**HEADERS, **headers}, timeout=30)
+    answer = requests.post(
+        url,
+        data=BODY.read_bytes(),
+        headers={**HEADERS, **headers},
+        verify=str(authority) if authority else True,
+        timeout=30,
+    )
     if answer.status_code != 200:
         raise RuntimeError(f"{url} answers {answer.status_code}: {answer.text}")
 

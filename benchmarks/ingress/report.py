@@ -106,7 +106,6 @@ def machine(now: datetime) -> Iterator[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     go = subprocess.run(["go", "version"], capture_output=True, text=True, check=True)
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    load = os.getloadavg()[0]
     yield f"- {now:%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores ({cpu}), {memory:.0f} GiB"
     yield f"- Linux {platform.release()}, Python {platform.python_version()}, {packages}"
-    yield f"- {go.stdout.strip()}; load average before the run {load:.2f}"
+    yield f"- {go.stdout.strip()}"

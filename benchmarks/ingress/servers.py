@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import requests
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE, TOPICS, topic_config
+from tests.hq.certificates import make_certificate
 from tests.hq.ingress import Ingress, running_ingress
 from tests.servers import KafkaServer, free_port, wait_for_port
 
@@ -26,12 +29,16 @@ _STOP_SECONDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server; `headers` are what a request to it needs beside HQ's own."""
+    """A running server; `headers` are what a request to it needs beside HQ's own.
+
+    `authority` is the PEM file of who vouches for its certificate.
+    """
 
     name: str
     url: str
     pids: Sequence[int]
     headers: Mapping[str, str] = field(default_factory=dict)
+    authority: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +97,25 @@ class Lab:
         folder = self.folder / f"{variant.name}-{processes}-{kafka.topic_prefix}"
         folder.mkdir()
         port = free_port()
+        certificate = make_certificate(folder) if variant.scheme == "https" else None
+        keys = variant.keys + (certificate.ingress_keys if certificate else "")
         pids = []
         for number in range(processes):
             ingress = Ingress(
                 folder / str(number),
                 kafka,
                 tables=variant.tables(folder),
-                keys=variant.keys.replace("$FOLDER", str(self.folder)),
+                keys=keys,
                 scheme=variant.scheme,
                 port=port,
             )
             self.stack.enter_context(running_ingress(ingress))
             pids.append(ingress.pid)
+            if variant.scraped:
+                self.stack.enter_context(_scraping(ingress.metrics_url))
         url = _url(variant.scheme, port)
-        return Server(variant.name, url, pids, variant.sent(url))
+        authority = certificate.authority if certificate else None
+        return Server(variant.name, url, pids, variant.sent(url), authority)
 
     def _started(self, name: str, command: Sequence[str], port: int) -> int:
         log = self.folder / f"{name}-{port}.log"
@@ -118,23 +130,25 @@ class Lab:
 class Variant:
     """An ingress with something switched on or off: lines of `[ingress]`, and a credential.
 
-    `credential` are lines of its table, with `secret` in its file. `headers` go with each request;
-    `token` says to ask for a token with user name and secret, and to send that.
+    `credential` are lines of its table, with `stored` in its file. `headers` go with each request;
+    with `secret` a token is asked for, for the user name `hq`, and sent instead. `scraped`: the
+    metrics are read ten times a second.
     """
 
     name: str
     keys: str = ""
     credential: str = ""
-    secret: str = ""
+    stored: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    token: bool = False
+    secret: str = ""
+    scraped: bool = False
     scheme: str = "http"
 
     def tables(self, folder: Path) -> str:
         if not self.credential:
             return "[domains.demo]\n"
         file = folder / "secret"
-        file.write_text(self.secret, encoding="utf-8")
+        file.write_text(self.stored, encoding="utf-8")
         file.chmod(0o600)
         return (
             "[domains.demo]\n[credentials.demo]\n"
@@ -142,7 +156,7 @@ class Variant:
         )
 
     def sent(self, url: str) -> Mapping[str, str]:
-        if not self.token:
+        if not self.secret:
             return self.headers
         return {"Authorization": f"Bearer {asyncio.run(_token(url, self.secret))}"}
 
@@ -154,6 +168,23 @@ async def _token(url: str, secret: str) -> str:
         answer.raise_for_status()
         token: str = (await answer.json())["access_token"]
         return token
+
+
+@contextlib.contextmanager
+def _scraping(url: str) -> Iterator[None]:
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(0.1):
+            requests.get(url, timeout=10).raise_for_status()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _url(scheme: str, port: int) -> str:

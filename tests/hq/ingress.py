@@ -48,6 +48,14 @@ class Ingress:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def metrics_url(self) -> str:
+        """The address of the metrics of the running process; it has to be ready."""
+        [address] = [
+            one.address for one in running(self.folder / "data" / "run") if one.pid == self.pid
+        ]
+        return f"http://{address}/metrics"
+
     def start(self) -> None:
         """Start it; it may not be ready yet."""
         config = self.folder / "casewire.toml"
