@@ -91,11 +91,7 @@ class TokenEndpoint:
 def _form(body: bytes) -> Mapping[str, str]:
     """Return the fields of a form; bytes that are no UTF-8 come as surrogates, as HTTP's do."""
     text = body.decode("utf-8", "surrogateescape")
-    try:
-        sent = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
-    except ValueError:
-        return {}
-    return dict(sent)
+    return dict(parse_qsl(text, keep_blank_values=True, errors="surrogateescape"))
 
 
 def _pairs(grant: Grant, form: Mapping[str, str], headers: Sequence[tuple[bytes, bytes]]) -> Pairs:

@@ -16,7 +16,7 @@ from casewire.config import load_config
 from ingress.auth import Credential
 from ingress.secrets_store import Hashed, Scrypt, ha1_text, parse_secret, sha256_text
 from ingress.settings import CredentialSettings
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, UnavailableError
 
 CONFIG = """\
 # Edited by people.
@@ -185,6 +185,20 @@ def test_without_a_configuration_there_is_nothing_to_add_to(
     assert "casewire init" in capsys.readouterr().err
     assert auth("list") == 0
     assert "casewire auth add" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "secrets").write_text("not a folder")
+    assert auth("add", "x", "--domain", "demo", "--kind", "api-key") == 1
+    assert "secrets/x cannot be written" in capsys.readouterr().err
+    (folder / "secrets").unlink()
+    (folder / "secrets").mkdir()
+    (folder / "credentials.toml").mkdir()
+    with pytest.raises(UnavailableError, match=r"credentials\.toml cannot be written"):
+        write_entries(folder, {})
+    assert not list(folder.glob("credentials.toml.*"))
 
 
 def test_commands_at_once_lose_nothing(folder: Path) -> None:

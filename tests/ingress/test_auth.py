@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from ingress.access import HASHING_AT_ONCE, Access, Unjudged
+from ingress.access import HASHING_AT_ONCE, Access, Unjudged, client_network
 from ingress.answers import Answer
 from ingress.attempts import BURST, SECONDS_PER_ATTEMPT, Attempts, Verdicts
 from ingress.auth import Credential, policy
@@ -281,6 +281,20 @@ def test_a_secret_is_neither_stored_nor_shown() -> None:
     secret = [CHOSEN, GENERATED, *(each.secret.rpartition(":")[2] for each in (NEW, SLOW, DIGEST))]
     assert not [each for each in secret if each in shown]
     assert hashlib.sha256(GENERATED.encode()).digest() not in shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix:", "unix:"),
+        (None, ""),
+    ],
+)
+def test_a_guesser_has_one_address_or_one_network(address: str | None, network: str) -> None:
+    assert client_network({"client": (address, 1) if address else None}) == network
 
 
 @given(st.lists(st.floats(0, 100), max_size=200))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import orjson
@@ -231,6 +231,8 @@ async def test_digest_for_another_address_may_be_a_proxys_doing() -> None:
     (*_, challenge) = await challenges(access)
     assert (await judged(access, digest_header(challenge, uri="/else")))[0] == 503
     assert (await judged(access, digest_header(challenge, uri="/else", password="x")))[0] == 401
+    none = digest_header(challenge, uri="//[/api/v1/in/demo")
+    assert (await judged(access, none))[0] == 503
     spelt = digest_header(challenge, uri="/api/v1/in/d%65mo")
     assert (await judged(access, spelt))[0] == 200
 
@@ -405,6 +407,31 @@ async def test_wrong_clients_are_limited_and_the_answer_is_then_503() -> None:
     status, _, answer = await post(access, RIGHT | {"client_secret": "one more"})
     assert (status, answer["error"]) == (503, "temporarily_unavailable")
     assert (await post(access, RIGHT))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"), [(RuntimeError, 503), (asyncio.CancelledError, 503)]
+)
+async def test_a_failure_of_ours_is_never_a_refusal(
+    failure: type[BaseException], status: int
+) -> None:
+    class Broken(Access):
+        async def token(self, *_: object) -> NoReturn:
+            raise failure
+
+    found, _, answer = await post(Broken(policy([], []), CollectorRegistry()), RIGHT)
+    assert (found, answer["error"]) == (status, "temporarily_unavailable")
+
+
+async def test_who_goes_away_gets_no_answer() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/oauth/token", "headers": []}
+    await TokenEndpoint(gate(Clock()), lambda _: None)(scope, receive, send)
 
 
 @given(body=st.binary(max_size=200), header=st.binary(max_size=60))
