@@ -33,6 +33,7 @@ _LINGER_SECONDS: Final = 2.0
 _LAST_CHANCE_SECONDS: Final = 1.0
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST: Final = b"connection: close\r\n\r\n"
 _STATUS_LINES: Final = {
@@ -128,7 +129,7 @@ class Connection(asyncio.Protocol):
         """Have a request answered, after those that came before it."""
         if self._current is not None:
             self._waiting.append(exchange)
-            self.transport.pause_reading()
+            pause(self.transport)
             return
         self._current = exchange
         self.traffic.exchanges.add(exchange)
@@ -150,7 +151,7 @@ class Connection(asyncio.Protocol):
         elif self._reader.phase == "over":
             self.transport.close()
         else:
-            self.transport.resume_reading()
+            resume(self.transport)
 
     def refuse(self, answer: Answer) -> None:
         """End the connection with an answer of our own, unless an earlier one is still to come."""
@@ -189,7 +190,7 @@ class Connection(asyncio.Protocol):
         """Say no more, and let the client finish: one that is cut off sees no answer."""
         self._reader.phase = "over"
         self.heard = time.perf_counter()
-        self.transport.resume_reading()
+        resume(self.transport)
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -218,17 +219,21 @@ class Reader:
         self._pending += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._exchange is not None:
-                self._exchange.last = True
-            self.phase = "over"
-            return None
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             too_large = self._size > self._bounds.head_bytes
             return answers.HEAD_TOO_LARGE if too_large else answers.BROKEN_HTTP
         if self._pending > self._bounds.head_bytes and self.phase != "idle":
             return answers.HEAD_TOO_LARGE
         return None
+
+    def _ignore_upgrade(self, rest: bytes) -> Answer | None:
+        """Go on with HTTP/1.1, as a server may (RFC 9110 §7.8): httptools would drop the body."""
+        framing = [b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING]
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+        return self.feed(rest) if rest else None
 
     def too_slow(self, now: float, silent: float) -> bool:
         """Return whether a request takes longer to come than it may."""
@@ -238,6 +243,8 @@ class Reader:
         return now - self.began > bounds.body_seconds or silent > bounds.silence_seconds
 
     def on_message_begin(self) -> None:
+        if self.phase == "body":  # the head is repeated for another parser
+            return
         self.phase = "head"
         self.began = self._connection.heard
         self._size = 0
@@ -245,7 +252,8 @@ class Reader:
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        if self.phase == "head":
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
@@ -253,6 +261,8 @@ class Reader:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self.phase == "body":
+            return
         bounds = self._bounds
         size = self._size + len(self._url)
         if size > bounds.head_bytes or len(self._headers) > bounds.head_fields:
@@ -271,6 +281,8 @@ class Reader:
             self._exchange.take(body)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
         self._pending = 0
         self.phase = "idle"
         if self._exchange is not None:
@@ -345,7 +357,7 @@ class Exchange:
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > _HIGH_WATER:
-            self._connection.transport.pause_reading()
+            pause(self._connection.transport)
         self._wake()
 
     def finish(self) -> None:
@@ -370,7 +382,7 @@ class Exchange:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         if self._size > _HIGH_WATER:
-            self._connection.transport.resume_reading()
+            resume(self._connection.transport)
         self._size = 0
         self._delivered = self.complete
         return {"type": "http.request", "body": body, "more_body": not self.complete}
@@ -392,6 +404,17 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def pause(transport: asyncio.Transport) -> None:
+    """Stop reading; uvloop minds being told twice."""
+    if transport.is_reading():
+        transport.pause_reading()
+
+
+def resume(transport: asyncio.Transport) -> None:
+    if not transport.is_reading():
+        transport.resume_reading()
 
 
 def response_head(status: int, headers: ResponseHeaders, *, last: bool) -> bytes:

@@ -30,7 +30,7 @@ from schemas.errors import ConfigError, UnavailableError
 #: How long requests may go on after the stop; with the publisher's five it stays below 10 s.
 _GRACE_SECONDS: Final = 4.0
 #: How long connections that are half open may take: a round trip.
-_DRAIN_SECONDS: Final = 0.4
+_DRAIN_SECONDS: Final = 0.25
 _CANCEL_SECONDS: Final = 0.5
 _CHECK_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.02
@@ -50,9 +50,10 @@ async def serve(
 ) -> None:
     """Serve on `host:port` until `stop` is set, or, without one, until SIGTERM or SIGINT.
 
-    Then accept no more, finish what is in flight, run the application's shutdown and return,
-    within 10 s. Certificates are read again when they change. Raises UnavailableError if the
-    address cannot be bound, ConfigError if certificate or proxies are wrong.
+    It listens as soon as the application has started. At the end it accepts no more, finishes what
+    is in flight, and runs the application's shutdown, all within 10 s. Certificates are read again
+    when they change. Raises UnavailableError if the address cannot be bound, ConfigError if
+    certificate or proxies are wrong.
     """
     tls = Certificate.of(settings)
     traffic = Traffic(
@@ -63,7 +64,7 @@ async def serve(
     )
     if metrics is not None:
         metrics.connections = lambda: len(traffic.connections)
-    listener = _listen(bind)
+    listener = _bind(bind)
     loop = asyncio.get_running_loop()
     if stop is None:
         stop = asyncio.Event()
@@ -199,7 +200,7 @@ async def _leave(traffic: Traffic, server: asyncio.Server, listener: socket.sock
         connection.transport.close()
 
 
-def _listen(bind: str) -> socket.socket:
+def _bind(bind: str) -> socket.socket:
     host, _, port = bind.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -207,7 +208,6 @@ def _listen(bind: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, int(port)))
-        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise UnavailableError(

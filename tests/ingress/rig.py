@@ -31,6 +31,17 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_listening(port: int) -> None:
+    """Return as soon as the port takes connections."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.01)
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     status: int
@@ -112,6 +123,7 @@ async def running(
     )
     try:
         await until(lambda: not connected or rig.publisher.ready() is None)
+        await until_listening(rig.port)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as rig.client:
             yield rig
