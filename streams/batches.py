@@ -187,7 +187,7 @@ class BatchConsumer(driver.Consumer):
         self.dropped: dict[TP, int] = {}
         self.batch_topics: set[str] = set()
         self.generation = 0
-        self.watchdog: Watchdog[TP] = Watchdog()
+        self.watchdog = Watchdog()
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -240,13 +240,19 @@ class BatchConsumer(driver.Consumer):
         async for _ in self.itertimer(INTERVAL_SECONDS, name="watchdog"):
             stuck = await self._stuck()
             if stuck:
-                places = ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(stuck))
-                await self.app.crash(StuckError(f"nothing is committed any more of {places}"))
+                await self.app.crash(StuckError(f"it does not get on: {', '.join(stuck)}"))
 
-    async def _stuck(self) -> Sequence[TP]:
+    async def _stuck(self) -> Sequence[str]:
+        """Return what has stood still for too long."""
         app = self.app
         transport: BatchTransport = self.transport  # type: ignore[assignment]
-        if app.rebalancing or app.in_recovery or transport.excused():
+        if app.rebalancing:
+            return self.watchdog.look({"a rebalance": 1}, {})
+        if app.in_recovery:
+            tables: Any = app.tables
+            read = sum(tables.recovery.active_offsets.values())
+            return self.watchdog.look({"recovery": read + 1}, {"recovery": read})
+        if transport.excused():
             self.watchdog.rest()
             return ()
         sources = {tp for tp in self.assignment() if app.topics.acks_enabled_for(tp.topic)}
@@ -255,8 +261,8 @@ class BatchConsumer(driver.Consumer):
             ends = await asyncio.wait_for(self.highwaters(*sources), INTERVAL_SECONDS)
         except (KafkaError, TimeoutError):
             return ()  # the broker does not answer: nobody can say
-        committed = {tp: self._committed_offset[tp] or 0 for tp in sources}
-        return self.watchdog.look({tp: ends[tp] for tp in sources}, committed)
+        committed = {_name(tp): self._committed_offset[tp] or 0 for tp in sources}
+        return self.watchdog.look({_name(tp): ends[tp] for tp in sources}, committed)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         # A copy: to aiokafka a set that is emptied meanwhile means "all partitions".
@@ -334,6 +340,10 @@ class BatchConsumer(driver.Consumer):
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         return offset
+
+
+def _name(tp: TP) -> str:
+    return f"{tp.topic}/{tp.partition}"
 
 
 class BatchProducer(driver.Producer):

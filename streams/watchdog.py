@@ -1,37 +1,41 @@
 """Whether a worker gets on: its committed offsets move where there is something left to read."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final
 
-#: Looks in a row that find a partition where it was, with something left to read.
+#: Looks in a row that find something where it was, with work left.
 PATIENCE: Final = 6
 INTERVAL_SECONDS: Final = 10.0
 
-P = TypeVar("P", bound=Hashable)
-
 
 class StuckError(Exception):
-    """Nothing was committed for a minute although there is something to read."""
+    """Nothing has moved for a minute although there is work left."""
 
 
 @dataclass(slots=True)
-class Watchdog(Generic[P]):
-    """Counts the looks that found a partition standing still. Pure; `P` names a partition."""
+class Watchdog:
+    """Counts the looks that found something standing still: partitions by name, or a rebalance.
 
-    still: dict[P, int] = field(default_factory=dict)
-    last: dict[P, int] = field(default_factory=dict)
+    What a look does not name begins anew with the next that does. Pure.
+    """
 
-    def look(self, ends: Mapping[P, int], committed: Mapping[P, int]) -> list[P]:
-        """Return the partitions that have stood still for too long."""
-        for place, end in ends.items():
-            done = committed.get(place, 0)
-            stands = end > done and self.last.get(place) == done
-            self.still[place] = self.still.get(place, 0) + 1 if stands else 0
-            self.last[place] = done
-        return [place for place in ends if self.still[place] >= PATIENCE]
+    still: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
+
+    def look(self, ends: Mapping[str, int], done: Mapping[str, int]) -> Sequence[str]:
+        """Return what has stood still for too long short of its end."""
+        reached = {name: done.get(name, 0) for name in ends}
+        self.still = {
+            name: self.still.get(name, 0) + 1
+            if end > reached[name] and self.last.get(name) == reached[name]
+            else 0
+            for name, end in ends.items()
+        }
+        self.last = reached
+        return [name for name, looks in self.still.items() if looks >= PATIENCE]
 
     def rest(self) -> None:
         """Begin anew: what stands still now has a reason."""
-        self.still.clear()
-        self.last.clear()
+        self.still = {}
+        self.last = {}

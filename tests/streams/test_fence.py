@@ -68,7 +68,7 @@ def test_a_state_published_again_has_the_headers_it_had() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_standing_still_with_work_left_is_noticed_and_nothing_else(steps: list[int]) -> None:
-    watchdog: Watchdog[str] = Watchdog()
+    watchdog = Watchdog()
     end, done, still = 1000, 0, 0
     for number, step in enumerate(steps):
         done += step
@@ -78,14 +78,22 @@ def test_standing_still_with_work_left_is_noticed_and_nothing_else(steps: list[i
 
 @given(st.integers(0, 9), st.integers(1, 30))
 def test_a_partition_with_nothing_left_may_stand_still(end: int, looks: int) -> None:
-    watchdog: Watchdog[str] = Watchdog()
+    watchdog = Watchdog()
     for _ in range(looks):
         assert watchdog.look({"p": end}, {"p": end}) == []
 
 
 def test_a_rest_begins_anew() -> None:
-    watchdog: Watchdog[str] = Watchdog()
+    watchdog = Watchdog()
     for _ in range(PATIENCE):
         watchdog.look({"p": 9}, {"p": 1})
     watchdog.rest()
     assert watchdog.look({"p": 9}, {"p": 1}) == []
+
+
+def test_what_is_not_looked_at_begins_anew() -> None:
+    watchdog = Watchdog()
+    for _ in range(PATIENCE):
+        watchdog.look({"a rebalance": 1}, {})
+    watchdog.look({"p": 1}, {"p": 1})
+    assert watchdog.look({"a rebalance": 1}, {}) == []
