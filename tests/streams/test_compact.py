@@ -10,8 +10,16 @@ from hypothesis import given, strategies as st
 
 from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState
+from schemas.others import LocationEvent, UserEvent
 from schemas.times import from_microseconds
-from streams.compact import Capture, Verdict, latest_case, latest_form
+from streams.compact import (
+    Capture,
+    Verdict,
+    latest_case,
+    latest_form,
+    latest_location,
+    latest_user,
+)
 
 WINDOW = 10_000_000
 T0 = 1_700_000_000_000_000
@@ -181,10 +189,18 @@ def test_two_snapshots_end_the_same_in_either_order(one: CaseEvent, other: CaseE
     )
 
 
-def form(modified: float | None, answer: str = "x") -> FormEvent:
-    time = None if modified is None else from_microseconds(T0 + int(modified * 1_000_000))
+def form(modified: float | None, answer: str = "x", edited: float | None = None) -> FormEvent:
+    times = [
+        None if seconds is None else from_microseconds(T0 + int(seconds * 1_000_000))
+        for seconds in (modified, edited)
+    ]
     return FormEvent(
-        id="f1", domain="demo", form={"q": answer}, metadata=None, server_modified_on=time
+        id="f1",
+        domain="demo",
+        form={"q": answer},
+        metadata=None,
+        server_modified_on=times[0],
+        edited_on=times[1],
     )
 
 
@@ -196,6 +212,11 @@ def form(modified: float | None, answer: str = "x") -> FormEvent:
         (form(1), form(0, "y"), "stale"),
         (form(1), form(None, "y"), "applied"),
         (form(1), form(1, "y"), "applied"),
+        (form(1, "x", 1), form(1, "y"), "stale"),
+        (form(1, "x", 1), form(1, "y", 2), "applied"),
+        (form(1, "x", 2), form(1, "y", 1), "stale"),
+        (form(1, "x", 2), form(2, "y", 1), "applied"),
+        (form(1, "x", 2), form(None, "y"), "applied"),
     ],
 )
 def test_forms(first: FormEvent, second: FormEvent, outcome: str) -> None:
@@ -205,6 +226,38 @@ def test_forms(first: FormEvent, second: FormEvent, outcome: str) -> None:
     if verdict.state is not None and held is not None:
         assert verdict.state.state_version > held.state_version
         assert verdict.state.form == second.form
+
+
+def user(name: str) -> UserEvent:
+    return UserEvent(domain="demo", id="u1", username=name)
+
+
+def location(name: str) -> LocationEvent:
+    return LocationEvent(domain="demo", location_id="l1", name=name)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "outcome"),
+    [(3, "new", "applied"), (1, "new", "stale"), (3, "x", "duplicate"), (1, "x", "duplicate")],
+)
+def test_of_users_and_locations_the_later_captured_is_newer(
+    number: int, name: str, outcome: str
+) -> None:
+    held_user = latest_user(None, user("x"), capture(2)).state
+    held_location = latest_location(None, location("x"), capture(2)).state
+    verdicts = (
+        (held_user, latest_user(held_user, user(name), capture(number))),
+        (held_location, latest_location(held_location, location(name), capture(number))),
+    )
+    for held, verdict in verdicts:
+        assert held is not None
+        assert verdict.outcome == outcome
+        assert (verdict.state is not None) == (outcome == "applied")
+        assert verdict.state is None or verdict.state.version > held.version
+    again = latest_user(held_user, user("x"), capture(2))
+    assert (again.outcome, again.state) == ("applied", None)
+    moved = latest_location(held_location, location("x"), capture(2))
+    assert (moved.outcome, moved.state) == ("applied", None)
 
 
 def test_the_earlier_captured_form_is_stale_where_times_do_not_tell() -> None:

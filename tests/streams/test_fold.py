@@ -83,10 +83,14 @@ def after(blocks: Sequence[Arrived], detailed: int = DETAILED_FORMS) -> CaseStat
     return held.state
 
 
+SAID = (
+    "user_id", "closed", "xform_ids", "date_closed", "date_modified", "properties",
+    "server_date_modified", "indices", "source", "deleted", "attachments",
+)  # fmt: skip
+
+
 def said(state: CaseState) -> dict[str, Json]:
-    fields = ("user_id", "closed", "xform_ids", "date_closed", "date_modified", "properties")
-    fields += ("server_date_modified", "indices", "source", "deleted", "attachments")
-    return {name: getattr(state, name) for name in fields}
+    return {name: getattr(state, name) for name in SAID}
 
 
 def naive(blocks: Sequence[Arrived]) -> dict[str, Json]:

@@ -1,6 +1,8 @@
 """Decode, state, ledger and dead letters: from a record to the records that follow, pure."""
 
+import re
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -11,16 +13,18 @@ from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery, EventDelivery
 from schemas.errors import InvalidEventError
+from schemas.parse import REFERRED_XMLNS
 from schemas.topics import MEBIBYTE
 from streams.dead_letters import LARGEST_KEPT_VALUE, dead_letter, rejection_of
 from streams.decode import decode
 from streams.ledger import Ledger
 from streams.records import captured_id, header
-from streams.state import case_judge
-from tests.streams.made import Made, captured
+from streams.state import case_judge, change_judge
+from tests.streams.made import Made, captured, state as made_state
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "hq"
 CASE = (FIXTURES / "case_json_current_open.json").read_bytes()
+RECEIVED_ON = b"2026-06-01T00:00:00.000000Z"
 judge = case_judge(writer="w1", window_microseconds=10_000_000)
 
 
@@ -46,6 +50,83 @@ def test_a_case_event_carries_the_headers_of_its_capture() -> None:
     assert header(headers, "casewire-schema") == "case/1"
     assert [value for name, value in headers if name == "x-twice"] == [b"1", b"\xff"]
     assert len([name for name, _ in headers if name == "ce_id"]) == 1
+
+
+def fixture(name: str) -> Made:
+    return captured((FIXTURES / name).read_bytes(), headers=[("received-on", RECEIVED_ON)])
+
+
+def change_records(name: str) -> list[Made]:
+    changes = decode(fixture(name)).changes
+    return [Made(out.value, out.key, out.headers, "casewire.case-changes") for out in changes]
+
+
+def test_a_form_makes_an_event_of_its_own_and_one_of_each_case_block() -> None:
+    record = fixture("case_ledger_form.xml")
+    decoded = decode(record)
+    source = header(record.headers, "ce_id")
+    assert decoded.topic == "forms"
+    assert header(decoded.out.headers, "ce_id") == f"{source}/decode/0"
+    assert [(out.key.decode()[-1], header(out.headers, "ce_id")) for out in decoded.changes] == [
+        ("b", f"{source}/decode/1"),
+        ("b", f"{source}/decode/2"),
+        ("c", f"{source}/decode/3"),
+    ]
+    headers = decoded.changes[0].headers
+    assert header(headers, "ce_type") == "org.commcare.case.changed"
+    assert header(headers, "casewire-schema") == "case-change/1"
+    assert header(headers, "ce_subject") == "fbb69a88-1eca-463a-883e-1148b96fb03b"
+    assert header(headers, "received-on") == RECEIVED_ON.decode()
+    assert decode(captured(CASE)).changes == ()
+
+
+def test_a_form_between_two_projects_is_about_no_case_of_ours() -> None:
+    sent = (FIXTURES / "form_xml_repeater_test_create.xml").read_bytes()
+    assert len(decode(captured(sent)).changes) == 1
+    for xmlns in REFERRED_XMLNS:
+        referred = decode(
+            captured(re.sub(rb'xmlns="[^"]+"', b'xmlns="%s"' % xmlns.encode(), sent, count=1))
+        )
+        assert header(referred.out.headers, "ce_type") == "org.commcare.form.referred"
+        assert referred.changes == ()
+
+
+def test_a_state_of_forms_says_which_block_made_it_and_its_fold_goes_beside_it() -> None:
+    first, second, _ = change_records("case_ledger_form.xml")
+    judge_change = change_judge(writer="w1")
+    opened = judge_change(first, None)
+    assert opened.publish is not None
+    assert opened.fold is not None
+    closed = judge_change(second, opened.publish.value, opened.fold.value)
+    assert closed.publish is not None
+    assert closed.fold is not None
+    state = CaseState.from_json(closed.publish.value or b"")
+    assert (state.source, state.closed, state.deleted) == ("forms", True, False)
+    assert state.properties["owner_id"] == "91cadfa4cb957cf021c76dfe31d206a6"
+    assert header(closed.publish.headers, "ce_id") == f"{state.captured_id}/state/2"
+    assert header(closed.publish.headers, "casewire-schema") == "case-state/1"
+    for out, version in ((closed.publish, state.version), (closed.fold, 0)):
+        assert header(out.headers, "casewire-writer") == "w1"
+        assert int(header(out.headers, "casewire-version") or 0) >= version
+    again = judge_change(second, closed.publish.value, closed.fold.value)
+    assert (again.outcome, again.publish, again.fold) == ("applied", None, None)
+
+
+def test_a_doubt_says_why_and_a_fold_that_is_not_needed_is_deleted() -> None:
+    change = change_records("case_ledger_form.xml")[0]
+    held = made_state("c1", 1).to_json()
+    judged = change_judge(writer="w1")(change, held)
+    assert judged.outcome == "applied"
+    assert judged.doubtful
+    assert judged.publish is not None
+    assert header(judged.publish.headers, "casewire-doubt") == "forms"
+    assert judged.fold is not None
+    later = replace(made_state("c1", 5), server_date_modified="2026-06-02T00:00:00.000000Z")
+    settled = change_judge(writer="w1")(change, later.to_json(), judged.fold.value)
+    assert (settled.outcome, settled.publish) == ("stale", None)
+    assert settled.fold is not None
+    assert settled.fold.value is None
+    assert header(settled.fold.headers, "casewire-version") is not None
 
 
 def test_a_state_says_who_wrote_it_and_its_version() -> None:

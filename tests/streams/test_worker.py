@@ -5,10 +5,12 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import anyio
 import faust
+import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
@@ -16,16 +18,21 @@ from hypothesis import given, strategies as st
 
 from casewire.hq import Request
 from casewire.simulation.delivery import deliver
-from casewire.simulation.history import Plan, make_history
-from casewire.sums import JUDGED_TOPICS
-from casewire.truth import compare
+from casewire.simulation.history import Format, History, Plan, make_history
+from casewire.simulation.model import rebuilt
+from casewire.simulation.render import CASE_XMLNS, case_object
+from casewire.sums import JUDGED_TOPICS, count_sums
+from casewire.truth import TrueCase, Truth, compare
 from ingress.records import Event, claim_records
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
 from schemas.errors import InvalidEventError
+from schemas.others import LocationState, UserState
 from schemas.settings import KafkaSettings
+from schemas.times import from_datetime, from_microseconds
 from schemas.topics import MEBIBYTE, TOPICS
+from schemas.values import Json
 from streams.app import create_sink_app, create_streams_app, stop_app
 from streams.batches import WrongPartitionError, partition_of
 from streams.decode import decode
@@ -34,7 +41,7 @@ from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.servers import KafkaServer
 from tests.streams.made import Made, captured, state_record
-from tests.streams.test_compact import snapshot
+from tests.streams.test_compact import T0, snapshot
 from tests.streams.test_delivery import ScriptedSink
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -271,6 +278,106 @@ async def test_a_worker_that_finds_a_newer_owner_ends(
         await app.wait_until_stopped()
     with pytest.raises(FencedError):
         await stop_app(app)
+
+
+@pytest.mark.parametrize(("how", "shuffled"), [("json", True), ("xml", False)])
+async def test_where_only_forms_are_forwarded_their_states_are_the_truth(
+    settings: KafkaSettings, tmp_path: Path, how: Format, shuffled: bool
+) -> None:
+    """The truth is the simulation's own reading of the forms, as edited, in order of receipt."""
+    plan = Plan(domain="demo", cases=12, changes=80, format=how)
+    history = make_history(4712, datetime.now(UTC), plan)
+    requests = deliver(history, 4712, shuffled=shuffled, duplicates=0.3 * shuffled, late=0)
+    records = [of_request(each) for each in requests if each.kind.startswith("form_")]
+    await send(settings, "captured", records)
+    async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        await read_until(settings, "deliveries", lambda found: judged(found) >= events(records))
+    found = states(await read_all(settings.bootstrap_servers, settings.topic("case-state")))
+    assert compare(truth_of_forms(history), [state.to_json() for state in found.values()]) == []
+    assert {state.source for state in found.values()} == {"forms"}
+    sums = await count_sums(settings)
+    assert sums.match
+    assert sums.judged["case-changes"].events == sum(len(decode(each).changes) for each in records)
+
+
+def truth_of_forms(history: History) -> Truth:
+    """Return what forms alone say, archived ones too: HQ announces no archiving of a form."""
+    forms = sorted(history.forms, key=lambda form: (form.received_on, form.id))
+    cases = {}
+    for case_id in {case_id for form in forms for case_id in form.case_ids}:
+        touched = [form for form in forms if case_id in form.case_ids]
+        case = rebuilt(case_id, touched, touched[-1].received_on)
+        opened = from_datetime(case.date_opened or touched[0].received_on)
+        state = case_object(case, history.truth.domain)
+        state["properties"]["date_opened"] = opened
+        cases[case_id] = TrueCase(comparable="json", deleted=False, state=state)
+    return replace(history.truth, cases=cases)
+
+
+async def test_snapshots_and_forms_of_a_case_meet_in_one_state(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    first = captured(form_body("f1", 0, {"create": {"case_type": "patient"}}))
+    newer = captured(form_body("f2", 60, {"update": {"n": "2"}}))
+    async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        for sent, source, doubtful in (
+            (first, "forms", False),
+            (captured(case_body("c1", -5, "")), "snapshot", True),
+            (captured(case_body("c1", 0, "a", n="1")), "snapshot", False),
+            (newer, "snapshot", True),
+            (captured(case_body("c1", 60, "ab", n="2")), "snapshot", False),
+        ):
+            await send(settings, "captured", [sent])
+            await read_until(settings, "case-state", partial(shows, source, doubtful))
+    found = await read_all(settings.bootstrap_servers, settings.topic("case-state"))
+    versions = [state.version for state in in_order(found)]
+    assert versions == sorted(set(versions))
+    folds = await read_all(settings.bootstrap_servers, settings.topic("case-folds"))
+    assert {record.key for record in folds} == {b"demo/c1"}
+    blocks = await read_all(settings.bootstrap_servers, settings.topic("case-changes"))
+    assert [record.key for record in blocks] == [b"demo/c1", b"demo/c1"]
+
+
+def in_order(records: Sequence[ConsumerRecord]) -> list[CaseState]:
+    return [CaseState.from_json(record.value or b"") for record in records]
+
+
+def shows(source: str, doubtful: bool, records: list[ConsumerRecord]) -> bool:
+    last = in_order(records)[-1:]
+    return [(state.source, state.doubtful) for state in last] == [(source, doubtful)]
+
+
+def form_body(form_id: str, seconds: float, block: dict[str, Json]) -> bytes:
+    received_on = from_microseconds(T0 + int(seconds * 1_000_000))
+    case = {"@case_id": "c1", "@xmlns": CASE_XMLNS, **block}
+    form = {"#type": "data", "case": case}
+    return orjson.dumps({"id": form_id, "form": form, "received_on": received_on})
+
+
+async def test_users_and_locations_have_a_latest_state(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    user = {"id": "u1", "user_data": {}, "email": ""}
+    location = {"location_id": "l1", "site_code": "x", "version": 9}
+    bodies = [
+        {**user, "username": "old"},
+        {**user, "username": "new"},
+        {**user, "username": "new"},
+        {**location, "name": "old"},
+        {**location, "name": "new"},
+    ]
+    await send(settings, "captured", [captured(orjson.dumps(body)) for body in bodies])
+    async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        tallies = await read_until(settings, "deliveries", lambda found: judged(found) == 5)
+    assert sum_of(tallies) == {"applied": 4, "duplicate": 1}
+    users = await read_all(settings.bootstrap_servers, settings.topic("user-state"))
+    locations = await read_all(settings.bootstrap_servers, settings.topic("location-state"))
+    held_user = UserState.from_json(users[-1].value or b"")
+    held_location = LocationState.from_json(locations[-1].value or b"")
+    assert (users[-1].key, held_user.username) == (b"demo/u1", "new")
+    assert (locations[-1].key, held_location.name) == (b"demo/l1", "new")
+    assert held_location.extra["version_sent"] == 9
+    assert ("casewire-version", str(held_user.version).encode()) in users[-1].headers
 
 
 async def test_a_key_on_another_partition_than_its_own_stops_the_worker(
