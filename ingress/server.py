@@ -127,21 +127,24 @@ class Certificate:
                 "give a certificate and its key as PEM, readable by this user"
             ) from error
 
-    def read_again(self) -> None:
-        """Read the files again; if they do not fit together, go on with what there was."""
-        self._times = self._modified()
+    def read_if_changed(self) -> bool:
+        """Read the files again if they changed; return whether they are used from now on.
+
+        If they do not fit together, as between the writing of the two, go on with what there was.
+        """
+        modified = self._modified()
+        if modified == self._times:
+            return False
+        self._times = modified
         try:
             # A pair that does not fit would spoil a context that is in use.
             _tls_context(*self._files)
             self.context.load_cert_chain(*self._files)
         except (OSError, ssl.SSLError) as error:
-            _log.error("the certificate cannot be read again", reason=_reason(error))
-        else:
-            _log.info("the certificate was read again")
-
-    def read_if_changed(self) -> None:
-        if self._modified() != self._times:
-            self.read_again()
+            _log.error("the new certificate cannot be used", reason=_reason(error))
+            return False
+        _log.info("the certificate was read again")
+        return True
 
     def _modified(self) -> Sequence[int]:
         return [_modified(file) for file in self._files]
