@@ -188,7 +188,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         data_dir=data_dir,
         machine=machine,
         kafka=kafka,
-        ingress=ingress,
+        ingress=_with_tls_paths(ingress, folder),
         streams=streams,
         domains=domains,
         credentials=credentials,
@@ -198,6 +198,15 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     )
     errors.extend(_contradictions(config))
     return config
+
+
+def _with_tls_paths(ingress: IngressSettings, folder: Path) -> IngressSettings:
+    def path(file: str) -> str:
+        return str(folder / file) if file else ""
+
+    return msgspec.structs.replace(
+        ingress, tls_cert_file=path(ingress.tls_cert_file), tls_key_file=path(ingress.tls_key_file)
+    )
 
 
 def _data_dir(raw: Mapping[str, object], machine: MachineSettings, folder: Path) -> Path:
