@@ -103,14 +103,14 @@ class Lane:
             del self._waiting[pending]
             pending.gone()
 
-    def expire(self, now: float, error: UnavailableError) -> None:
+    def expire(self, now: float, reason: str) -> None:
         """Fail the records whose deadline is over."""
         for pending in [item for item in self._waiting if item.deadline <= now]:
-            pending.fail(error)
+            pending.fail(UnavailableError(reason))
             self.withdraw(pending)
         for pending in self._in_flight:
             if pending.deadline <= now:
-                pending.fail(error)
+                pending.fail(UnavailableError(reason))
 
     def send(self, producer: Producer) -> None:
         """See to it that what waits is sent."""
@@ -231,9 +231,9 @@ class Lanes:
     async def finish(self, seconds: float) -> None:
         await asyncio.gather(*(lane.finish(seconds) for lane in self._all()))
 
-    def expire(self, now: float, error: UnavailableError) -> None:
+    def expire(self, now: float, reason: str) -> None:
         for lane in self._all():
-            lane.expire(now, error)
+            lane.expire(now, reason)
 
     def stalled(self, seconds: float) -> bool:
         """Return whether a batch has been in flight for longer than that."""

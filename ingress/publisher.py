@@ -56,37 +56,91 @@ class Publisher(Protocol):
         """Take no more, wait for what is in flight, close; within five seconds."""
 
 
-class KafkaPublisher:
-    """Publishes with `acks=all` from an idempotent producer, which is replaced when it is broken.
+class _Supervisor:
+    """Keeps a producer connected, and the lanes on it. `reason` is why nothing can be stored.
 
     A producer that failed to deliver a single batch is broken: its sequence numbers have a hole
     that the broker never forgives. So is one that gets nothing confirmed for half a minute.
+    """
+
+    def __init__(self, kafka: KafkaSettings, seconds: float) -> None:
+        self._kafka = kafka
+        self._seconds = seconds
+        self._producer: Producer | None = None
+        self._broken = asyncio.Event()
+        self.late = f"Kafka has not confirmed the event within {seconds} s"
+        self.reason: str | None = "Kafka has not been reached yet"
+        self.lanes = Lanes(kafka.topic, self._failed)
+
+    def _failed(self, producer: Producer, error: Exception) -> None:
+        if producer is self._producer:
+            _log.warning("a batch failed", error=type(error).__name__)
+            self._broken.set()
+
+    async def watch(self) -> None:
+        """Hold the deadlines: one timer for all is cheaper than one a request."""
+        slow = f"Kafka has confirmed nothing for {self._seconds} s"
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.lanes.expire(time.monotonic(), self.late)
+            if self.reason is None and self.lanes.stalled(self._seconds):
+                self.reason = slow
+                _log.warning("events cannot be stored", reason=slow)
+            elif self.reason == slow and not self.lanes.stalled(self._seconds):
+                self.reason = None if self._producer is not None else "Kafka is connected anew"
+
+    async def supervise(self) -> None:
+        """Connect, use the producer until it is broken, throw it away, and so on."""
+        while True:
+            try:
+                connection = await connect(self._kafka)
+            except UnavailableError as error:
+                self.reason = str(error)
+                _log.warning("events cannot be stored", reason=self.reason)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._broken.clear()
+            self._producer = connection.producer
+            self.lanes.use(connection.producer, connection.partitions)
+            self.reason = None
+            try:
+                await self._until_broken()
+            finally:
+                self._producer = None
+                await self.lanes.leave()
+                await abandon(connection.producer)
+            _log.warning("the producer is replaced")
+
+    async def _until_broken(self) -> None:
+        while not self._broken.is_set() and not self.lanes.stalled(_STALLED_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._broken.wait(), 1.0)
+
+
+class KafkaPublisher:
+    """Publishes with `acks=all` from an idempotent producer, which is replaced when it is broken.
+
     While nothing has been confirmed for as long as the deadline, nothing new is tried.
     """
 
     def __init__(self, kafka: KafkaSettings, settings: IngressSettings) -> None:
-        self._kafka = kafka
         self._seconds = settings.kafka_timeout_seconds
         self._budget = Budget(
             settings.max_in_flight_events, min(settings.max_in_flight_bytes, REQUEST_BYTES)
         )
         self._deliveries = Budget(DELIVERY_EVENTS, DELIVERY_BYTES)
-        self._lanes = Lanes(kafka.topic, self._failed)
-        self._producer: Producer | None = None
-        self._reason: str | None = "Kafka has not been reached yet"
-        self._late = UnavailableError(f"Kafka has not confirmed the event within {self._seconds} s")
-        self._broken = asyncio.Event()
+        self._supervisor = _Supervisor(kafka, self._seconds)
         self._tasks: Sequence[asyncio.Task[None]] = ()
 
     async def start(self) -> None:
         self._tasks = (
-            asyncio.create_task(self._supervise()),
-            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._supervisor.supervise()),
+            asyncio.create_task(self._supervisor.watch()),
         )
 
     async def publish(self, event: Event) -> Literal["kafka"]:
-        if self._reason is not None:
-            raise UnavailableError(self._reason)
+        if self._supervisor.reason is not None:
+            raise UnavailableError(self._supervisor.reason)
         await self._publish(event, self._budget, time.monotonic() + self._seconds)
         return "kafka"
 
@@ -96,8 +150,8 @@ class KafkaPublisher:
         They have a budget of their own, whatever is in flight of new events. Raises
         UnavailableError if Kafka does not take the others; any of them may be written then.
         """
-        if self._reason is not None:
-            raise UnavailableError(self._reason)
+        if self._supervisor.reason is not None:
+            raise UnavailableError(self._supervisor.reason)
         publishing = [
             asyncio.create_task(self._publish(event, self._deliveries, math.inf))
             for event in events
@@ -114,12 +168,12 @@ class KafkaPublisher:
         return [event for event, result in outcomes if isinstance(result, RefusedError)]
 
     def ready(self) -> str | None:
-        return self._reason
+        return self._supervisor.reason
 
     async def stop(self) -> None:
-        self._reason = "the ingress is shutting down"
-        await self._lanes.finish(_FLUSH_SECONDS)
-        self._lanes.expire(math.inf, UnavailableError(self._reason))
+        self._supervisor.reason = "the ingress is shutting down"
+        await self._supervisor.lanes.finish(_FLUSH_SECONDS)
+        self._supervisor.lanes.expire(math.inf, self._supervisor.reason)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -139,60 +193,16 @@ class KafkaPublisher:
         sha256 = (await asyncio.to_thread(hashlib.sha256, event.body)).hexdigest()
         for part in claim_records(event, sha256):
             if time.monotonic() > deadline:
-                raise self._late
+                raise UnavailableError(self._supervisor.late)
             await self._store(part, part.size, budget, deadline)
 
     async def _store(self, record: Record, size: int, budget: Budget, deadline: float) -> None:
         if not budget.take(size, events=1):
             raise UnavailableError("too many events are on their way to Kafka")
         pending = Pending(record, size, budget, deadline)
-        lane = self._lanes.add(pending)
+        lane = self._supervisor.lanes.add(pending)
         try:
             await pending.acked
         except asyncio.CancelledError:
             lane.withdraw(pending)
             raise
-
-    def _failed(self, producer: Producer, error: Exception) -> None:
-        if producer is self._producer:
-            _log.warning("a batch failed", error=type(error).__name__)
-            self._broken.set()
-
-    async def _watch(self) -> None:
-        """Hold the deadlines: one timer for all is cheaper than one a request."""
-        slow = f"Kafka has confirmed nothing for {self._seconds} s"
-        while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            self._lanes.expire(time.monotonic(), self._late)
-            if self._reason is None and self._lanes.stalled(self._seconds):
-                self._reason = slow
-                _log.warning("events cannot be stored", reason=slow)
-            elif self._reason == slow and not self._lanes.stalled(self._seconds):
-                self._reason = None if self._producer is not None else "Kafka is connected anew"
-
-    async def _supervise(self) -> None:
-        """Connect, use the producer until it is broken, throw it away, and so on."""
-        while True:
-            try:
-                connection = await connect(self._kafka)
-            except UnavailableError as error:
-                self._reason = str(error)
-                _log.warning("events cannot be stored", reason=self._reason)
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            self._broken.clear()
-            self._producer = connection.producer
-            self._lanes.use(connection.producer, connection.partitions)
-            self._reason = None
-            try:
-                await self._until_broken()
-            finally:
-                self._producer = None
-                await self._lanes.leave()
-                await abandon(connection.producer)
-            _log.warning("the producer is replaced")
-
-    async def _until_broken(self) -> None:
-        while not self._broken.is_set() and not self._lanes.stalled(_STALLED_SECONDS):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._broken.wait(), 1.0)

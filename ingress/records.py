@@ -48,10 +48,11 @@ class Record:
     def size(self) -> int:
         """Bytes of a batch that holds this record alone, at most."""
         size = _BATCH_OVERHEAD + len(self.key) + len(self.value or b"")
-        for name, value in self.headers:
+        if self.headers:
+            names, values = zip(*self.headers, strict=True)
             # Names are UTF-8 in Kafka; latin-1, which HTTP's bytes become, at most doubles.
-            size += _HEADER_OVERHEAD + 2 * len(name) + len(value)
-        return size
+            size += 2 * sum(map(len, names)) + sum(map(len, values))
+        return size + _HEADER_OVERHEAD * len(self.headers)
 
 
 def captured_record(event: Event) -> Record:

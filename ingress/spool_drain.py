@@ -1,9 +1,10 @@
 """What is in the spool goes to Kafka by itself, a bounded part at a time."""
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -23,7 +24,7 @@ CHUNK_BYTES: Final = 4 * MEBIBYTE
 _PAUSE_SECONDS: Final = 0.5
 _ADOPT_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 1.0
-_UNREADABLE_SECONDS: Final = 10.0
+_FAILURE_SECONDS: Final = 10.0
 #: Offering Kafka what it refuses costs it its producer, so that is done rarely.
 _REFUSED_SECONDS: Final = 60.0
 
@@ -53,22 +54,29 @@ class Drain:
         self._refused_until: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Go on until cancelled, whatever happens: nothing else brings spooled events to Kafka."""
         adopt_at = 0.0
         while True:
             if time.monotonic() >= adopt_at:
-                await self._spool.adopt()
+                await self._tried(self._spool.adopt())
                 adopt_at = time.monotonic() + _ADOPT_SECONDS
-            pause = _PAUSE_SECONDS
-            for folder in self._spool.folders:
-                try:
-                    await self._drain(folder)
-                except UnavailableError as error:
-                    _log.warning("the spool is not drained", reason=str(error))
-                except OSError as error:
-                    _log.error("a spool cannot be drained", error=error.strerror)
-                    pause = _UNREADABLE_SECONDS
-            await asyncio.sleep(pause)
+            done = [await self._tried(self._drain(folder)) for folder in self._spool.folders]
+            await asyncio.sleep(_PAUSE_SECONDS if all(done) else _FAILURE_SECONDS)
+
+    async def _tried(self, work: Awaitable[None]) -> bool:
+        """Return False if the work failed in a way that needs a longer pause."""
+        # The log may be on the same full disk.
+        with contextlib.suppress(OSError):
+            try:
+                await work
+            except UnavailableError as error:
+                _log.warning("the spool is not drained", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - see `run`
+                text = error.strerror if isinstance(error, OSError) else type(error).__name__
+                _log.error("the spool cannot be drained", error=text)
+                return False
+            return True
+        return False
 
     async def _drain(self, folder: Folder) -> None:
         for segment in tuple(folder.segments):

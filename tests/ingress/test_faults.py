@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from ingress.settings import IngressSettings
 from tests.ingress.conftest import StartRig
 from tests.ingress.rig import WAIT_SECONDS, Rig, running, until
-from tests.kafka_tools import create_topics
+from tests.kafka_tools import create_topics, read_all
 from tests.servers import KafkaServer, free_port, running_kafka
 
 pytestmark = pytest.mark.anyio
@@ -84,7 +84,7 @@ async def test_an_ingress_that_starts_before_its_broker_and_topics_says_why_and_
         assert (await rig.post(b"x")).status == 200
 
 
-async def test_a_producer_that_the_broker_has_poisoned_is_replaced(
+async def test_a_record_that_the_broker_refuses_goes_in_pieces_and_its_producer_is_replaced(
     start: StartRig, kafka: KafkaServer, prefix: str
 ) -> None:
     small = NewTopic(f"{prefix}captured", 8, 1, topic_configs={"max.message.bytes": "20000"})
@@ -95,12 +95,18 @@ async def test_a_producer_that_the_broker_has_poisoned_is_replaced(
     rig = await start()
     # Only a partition that has seen the producer before minds a hole in its sequence.
     await asyncio.gather(*(rig.post(b"first") for _ in range(100)))
-    assert (await rig.post(bytes(30_000))).status == 503
+    refused = await rig.post(bytes(30_000))
+    assert refused.status == 200
     replies = await asyncio.gather(*(rig.post(b"%d" % number) for number in range(40)))
     assert {reply.status for reply in replies} == {200}
     captured = await rig.captured()
     stored = [captured[reply.event_id].value for reply in replies]
     assert stored == [b"%d" % number for number in range(40)]
+    claim = dict(captured[refused.event_id].headers)["casewire-claim"]
+    assert claim.startswith(b"1;30000;")
+    pieces = await read_all(rig.bootstrap, f"{prefix}bodies")
+    # Twice if its producer was replaced before the answer came.
+    assert {piece.value for piece in pieces} == {bytes(30_000)}
 
 
 async def test_a_stop_finishes_what_is_in_flight_and_takes_no_more(start: StartRig) -> None:
