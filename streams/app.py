@@ -19,7 +19,7 @@ from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer
 from streams.batches import BatchSchema, BatchTable, use_batches
 from streams.decode import CASE_CHANGES
 from streams.delivery import Delivery
-from streams.republish import state_headers
+from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
 
@@ -48,6 +48,7 @@ def create_streams_app(
     for kind, table in tables.items():
         table.guard(writer, state_headers(kind, writer))
     folds = _table(app, kafka, "case-folds")
+    folds.guard(writer, fold_headers(writer))
     cases = Cases(
         states=tables["case"],
         folds=folds,

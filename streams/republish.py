@@ -8,6 +8,7 @@ import orjson
 
 from schemas.envelope import Headers
 from schemas.times import from_microseconds
+from streams.fold import CaseFold
 
 #: Of each kind of state: the field of its id, and that of its version.
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -27,24 +28,48 @@ def state_headers(kind: str, writer: str) -> Callable[[bytes, bytes], Headers]:
 
     def headers_of(_key: bytes, value: bytes) -> Headers:
         state = orjson.loads(value)
-        captured_id = state["captured_id"]
         texts = {
-            "ce_specversion": "1.0",
-            "ce_id": f"{captured_id}/state/0",
-            "ce_source": f"/commcare/{state['domain']}",
             "ce_type": f"org.commcare.{kind}.state",
-            "ce_time": _time_of(captured_id),
             "ce_subject": state[id_field],
-            "content-type": "application/json",
-            "casewire-domain": state["domain"],
-            "casewire-captured-id": captured_id,
             "casewire-schema": f"{kind}-state/1",
             "casewire-version": str(state[version_field]),
             "casewire-writer": writer,
         }
-        return [(name, text.encode()) for name, text in texts.items()]
+        return _headers(state["domain"], state["captured_id"], texts)
 
     return headers_of
+
+
+def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:
+    """Return the function from key and value of a case's fold to its headers, as above."""
+
+    def headers_of(key: bytes, value: bytes) -> Headers:
+        domain, _, case_id = key.decode().partition("/")
+        fold = CaseFold.from_json(value)
+        texts = {
+            "ce_type": "casewire.case-fold",
+            "ce_subject": case_id,
+            "casewire-schema": "case-fold/1",
+            "casewire-version": str(fold.version),
+            "casewire-writer": writer,
+        }
+        captured_id = max((form.captured_id for form in fold.forms.values()), default="")
+        return _headers(domain, captured_id, texts)
+
+    return headers_of
+
+
+def _headers(domain: str, captured_id: str, texts: Mapping[str, str]) -> Headers:
+    common = {
+        "ce_specversion": "1.0",
+        "ce_id": f"{captured_id}/state/0",
+        "ce_source": f"/commcare/{domain}",
+        "ce_time": _time_of(captured_id),
+        "content-type": "application/json",
+        "casewire-domain": domain,
+        "casewire-captured-id": captured_id,
+    }
+    return [(name, text.encode()) for name, text in {**common, **texts}.items()]
 
 
 def _time_of(captured_id: str) -> str:

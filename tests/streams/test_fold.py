@@ -205,6 +205,16 @@ def test_what_is_forgotten_of_old_forms_was_said_otherwise_by_later_ones(
     assert said(after(again, detailed)) == naive(blocks)
 
 
+def test_who_opened_and_owns_a_case_is_not_forgotten() -> None:
+    blocks = [
+        Arrived(number, block(f"f{number}", number, user_id=user_id))
+        for number, user_id in enumerate([None, "u1", "u2", "u2", None])
+    ]
+    state = after(blocks, detailed=0)
+    assert state.properties == {"owner_id": "u1", "date_opened": time(-5)}
+    assert (state.user_id, state.date_modified) == ("u2", time(-1))
+
+
 @given(forms(edits=True), st.randoms(use_true_random=False))
 def test_a_block_read_again_after_a_crash_publishes_no_more(
     blocks: list[Arrived], chance: Random

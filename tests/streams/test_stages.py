@@ -19,6 +19,7 @@ from streams.dead_letters import LARGEST_KEPT_VALUE, dead_letter, rejection_of
 from streams.decode import decode
 from streams.ledger import Ledger
 from streams.records import captured_id, header
+from streams.republish import fold_headers
 from streams.state import case_judge, change_judge
 from tests.streams.made import Made, captured, state as made_state
 
@@ -110,6 +111,15 @@ def test_a_state_of_forms_says_which_block_made_it_and_its_fold_goes_beside_it()
         assert int(header(out.headers, "casewire-version") or 0) >= version
     again = judge_change(second, closed.publish.value, closed.fold.value)
     assert (again.outcome, again.publish, again.fold) == ("applied", None, None)
+
+
+def test_a_fold_that_is_published_again_has_the_headers_that_casewire_gives_it() -> None:
+    judged = change_judge(writer="w1")(change_records("case_ledger_form.xml")[0], None)
+    assert judged.fold is not None
+    again = dict(fold_headers("w1")(judged.fold.key, judged.fold.value or b""))
+    first = dict(judged.fold.headers)
+    ours = {name for name in again if name != "ce_time"} - {"ce_id"}
+    assert {name: again[name] for name in ours} == {name: first[name] for name in ours}
 
 
 def test_a_doubt_says_why_and_a_fold_that_is_not_needed_is_deleted() -> None:

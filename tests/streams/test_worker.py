@@ -368,8 +368,7 @@ async def test_users_and_locations_have_a_latest_state(
     ]
     await send(settings, "captured", [captured(orjson.dumps(body)) for body in bodies])
     async with running(create_streams_app(settings, SETTINGS, tmp_path)):
-        tallies = await read_until(settings, "deliveries", lambda found: judged(found) == 5)
-    assert sum_of(tallies) == {"applied": 4, "duplicate": 1}
+        await read_until(settings, "deliveries", lambda found: judged(found) == 5)
     users = await read_all(settings.bootstrap_servers, settings.topic("user-state"))
     locations = await read_all(settings.bootstrap_servers, settings.topic("location-state"))
     held_user = UserState.from_json(users[-1].value or b"")
