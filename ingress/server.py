@@ -188,7 +188,7 @@ def _check_all(traffic: Traffic) -> None:
 async def _leave(traffic: Traffic, server: asyncio.Server, listener: socket.socket) -> None:
     began = time.monotonic()
     traffic.leaving = True
-    _drop_new(listener)
+    drop_new(listener)
     await asyncio.sleep(_DRAIN_SECONDS)
     server.close()
     while traffic.connections and time.monotonic() - began < _GRACE_SECONDS:
@@ -232,7 +232,7 @@ _DROP_SYN: Final = (
 )
 
 
-def _drop_new(listener: socket.socket) -> None:
+def drop_new(listener: socket.socket) -> None:
     """Have the kernel drop the first packet of each new connection; only Linux does."""
     program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
     code = ctypes.create_string_buffer(program)

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 
 import orjson
 import pytest
 
+from ingress.server import drop_new
 from tests.ingress.conftest import StartRig
 from tests.ingress.rig import WAIT_SECONDS, Rig, until
 from tests.ingress.test_faults import PROGRAM
@@ -86,7 +88,7 @@ async def test_a_rolling_restart_loses_and_refuses_nothing(
             stored[await send(port, body)] = body
 
     async with asyncio.TaskGroup() as group:
-        for name in range(16):
+        for name in range(32):
             group.create_task(sender(name))
         for process in processes:
             before = len(stored)
@@ -97,6 +99,37 @@ async def test_a_rolling_restart_loses_and_refuses_nothing(
     records = await read_all(kafka.bootstrap_servers, f"{prefix}captured")
     captured = {(record.key or b"").decode(): record.value for record in records}
     assert captured == stored
+
+
+def shared_listener(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(100)
+    listener.setblocking(False)
+    return listener
+
+
+async def test_a_process_that_stops_gets_no_new_connection_and_keeps_those_it_has() -> None:
+    port = free_port()
+    with shared_listener(port) as leaving, contextlib.ExitStack() as stack:
+        before = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        drop_new(leaving)
+        staying = stack.enter_context(shared_listener(port))
+        opening = [
+            asyncio.create_task(asyncio.open_connection("127.0.0.1", port)) for _ in range(20)
+        ]
+        await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
+        accepted, _ = leaving.accept()
+        accepted.close()
+        before.close()
+        with pytest.raises(BlockingIOError):
+            leaving.accept()
+        leaving.close()
+        for _, writer in await asyncio.wait_for(asyncio.gather(*opening), WAIT_SECONDS):
+            writer.close()
+        for _ in range(20):
+            staying.accept()[0].close()
 
 
 async def test_a_client_that_has_connected_is_answered_after_the_stop(start: StartRig) -> None:
