@@ -159,12 +159,14 @@ class Ingress:
 class Load:
     """Requests with numbered bodies over many connections, and what was answered.
 
+    Each connection pauses for `pause` seconds between two, which bounds what has to be proved.
     `stored` maps event ids to bodies. `places` and `statuses` count the answers, `broken` the
     requests without one.
     """
 
     port: int
     size: int = 1100
+    pause: float = 0.004
     sent: int = 0
     broken: int = 0
     stored: dict[str, bytes] = field(default_factory=dict)
@@ -188,6 +190,7 @@ class Load:
     async def send(self, count: int, connections: int) -> None:
         """Send that many."""
         self.limit = self.sent + count
+        self.pause = 0
         async with self.running(connections):
             await until(lambda: self.sent >= self.limit)
 
@@ -230,6 +233,8 @@ class Load:
                 assert status == 503, (status, text)
             if b"connection: close" in head:
                 return
+            if self.pause:
+                await asyncio.sleep(self.pause)
 
 
 async def prove(load: Load, broker: Broker, ingress: Ingress) -> None:
