@@ -1,6 +1,7 @@
 """Record batches through Faust: what is leant on, and that a crash acknowledges too little only."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from mode import CrashingSupervisor
 
 from casewire.progress import committed_offsets
 from casewire.topics import admin
 from schemas.settings import KafkaSettings
+from streams.app import create_streams_app
 from streams.batches import (
     Batch,
     BatchConsumer,
@@ -26,6 +29,7 @@ from streams.batches import (
     Out,
     use_batches,
 )
+from streams.settings import StreamsSettings
 from tests.kafka_tools import create_topics, read_all
 from tests.servers import KafkaServer
 from tests.streams.made import Made
@@ -83,6 +87,27 @@ def test_what_is_overridden_is_still_called_so(ours: type, names: str) -> None:
 
 def test_the_consumer_takes_the_wait_of_a_fetch() -> None:
     assert "_fetch_max_wait_ms" in AIOKafkaConsumer.__init__.__code__.co_names
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Made):
+    """A record as the consumer gives it, with the broker's time in milliseconds."""
+
+    timestamp: int = 0
+
+
+def test_batches_that_change_one_table_finish_one_after_the_other(tmp_path: Path) -> None:
+    """Whatever topic they were read from: a store takes changes in the changelog's order."""
+    app = create_streams_app(KafkaSettings(), StreamsSettings(), tmp_path)
+    states: Any = app.tables["case-state"]
+    folds: Any = app.tables["case-folds"]
+    chains = []
+    for topic, partition in (("cases", 0), ("case-changes", 0), ("cases", 1)):
+        batch = Batch(TP(f"casewire.{topic}", partition), [Fetched(b"")])
+        states.changes(batch)
+        folds.changes(batch)
+        chains.append(batch.chain)
+    assert chains == [TP("casewire.case-state", number) for number in (0, 0, 1)]
 
 
 async def committed(settings: KafkaSettings, group: str, topic: str) -> int:
