@@ -203,11 +203,18 @@ async def test_states_do_not_depend_on_the_size_of_batches(
                 await send(settings, "captured", records)
             await read_until(settings, "deliveries", lambda found: judged(found) == events(records))
         found = states(await read_all(settings.bootstrap_servers, settings.topic("case-state")))
-        ends.append(
-            {key: replace(state, version=0, doubtful=False) for key, state in found.items()}
-        )
+        ends.append({key: compared(state) for key, state in found.items()})
     assert ends[0] == ends[1]
     assert compare(history.truth, [state.to_json() for state in ends[0].values()]) == []
+
+
+def compared(state: CaseState) -> CaseState:
+    """Return what of a state does not depend on whether a form or a snapshot was read first.
+
+    A case that is gone keeps its type if anything read before said it.
+    """
+    properties = {} if state.deleted else state.properties
+    return replace(state, version=0, doubtful=False, properties=properties)
 
 
 def of_request(request: Request) -> Made:
