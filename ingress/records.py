@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from schemas.claim import CLAIM, PIECE, Claim
 from schemas.topics import MEBIBYTE
 
 TopicName: TypeAlias = Literal["captured", "bodies"]
@@ -16,8 +17,6 @@ TopicName: TypeAlias = Literal["captured", "bodies"]
 TOPIC_NAMES: Final[Sequence[TopicName]] = ("captured", "bodies")
 
 PIECE_BYTES: Final = MEBIBYTE
-CLAIM: Final = "casewire-claim"
-PIECE: Final = "casewire-piece"
 
 #: A batch's header, and a record's attributes, length, timestamp, offset, key and value lengths.
 _BATCH_OVERHEAD: Final = 61 + 40
@@ -70,7 +69,7 @@ def claim_records(event: Event, sha256: str) -> Iterator[Record]:
     for index, start in enumerate(starts):
         piece = event.body[start : start + PIECE_BYTES]
         yield Record("bodies", key, piece, [(PIECE, str(index).encode())])
-    claim = f"{len(starts)};{len(event.body)};{sha256}".encode()
+    claim = str(Claim(len(starts), len(event.body), sha256)).encode()
     yield Record("captured", key, None, [*event.headers, (CLAIM, claim)])
 
 
