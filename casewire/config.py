@@ -5,7 +5,7 @@ A path in the file is relative to the file's folder, a path in the environment t
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeVar, get_args
 
@@ -25,6 +25,8 @@ from streams.settings import StreamsSettings
 FILE: Final = "casewire.toml"
 CREDENTIALS_FILE: Final = "credentials.toml"
 TOKEN_KEY_FILE: Final = "token.key"  # noqa: S105 - a name
+#: Kinds of credentials that HQ exchanges for a token before each payload.
+TOKEN_KINDS: Final = frozenset({"bearer", "oauth2"})
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9-]*"
 DEFAULT_SINK: Final = "sqlite"
 
@@ -327,7 +329,28 @@ def _credentials(
         except ValueError as error:
             errors.append(f"{key_name((*path, 'secret_file'))}: {file}: {error}")
         credentials.append(read)
+    errors.extend(_shared_logins(credentials))
     return credentials
+
+
+def _shared_logins(credentials: Sequence[Credential]) -> Iterator[str]:
+    """Yield what is wrong with logins for tokens that stand for different project spaces.
+
+    A token names one credential, and HQ's 401 for the other one's project space is final. Whether
+    two passwords that a person chose are the same cannot be seen.
+    """
+    first_of: dict[tuple[str, str, str], Credential] = {}
+    for credential in credentials:
+        if credential.kind in TOKEN_KINDS:
+            chosen = credential.secret.startswith("scrypt:")
+            login = (credential.kind, credential.username, "" if chosen else credential.secret)
+            first = first_of.setdefault(login, credential)
+            if set(first.domains) != set(credential.domains):
+                yield (
+                    f"{key_name(('credentials', credential.name, 'username'))}: is that of "
+                    f"[credentials.{first.name}] too, for other project spaces; name all of them "
+                    "in one credential, or take another user name"
+                )
 
 
 def _contradictions(config: Config) -> list[str]:

@@ -101,6 +101,11 @@ def test_credentials_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     assert (credential.name, credential.kind) == ("hq", "api-key")
 
 
+def bearer(name: str, domain: str) -> str:
+    keys = f'kind = "bearer"\nusername = "hq"\nsecret_file = "full"\ndomains = ["{domain}"]\n'
+    return f"[credentials.{name}]\n{keys}"
+
+
 BAD: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
     "syntax": ("[kafka]\npartitions =\n", {}, ("casewire.toml is not TOML", "line 2")),
     "unknown table": ("[ingres]\n", {}, ("ingres: unknown table", "ingress?")),
@@ -140,6 +145,11 @@ BAD: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
         DOMAIN + 'secret_file = "empty"\n',
         {},
         ("[credentials.hq] secret_file:", "is empty"),
+    ),
+    "one login for two project spaces": (
+        "[domains.one]\n[domains.two]\n" + bearer("a", "one") + bearer("b", "two"),
+        {},
+        ("[credentials.b] username: is that of [credentials.a] too",),
     ),
     "required key": (DOMAIN, {}, ("[credentials.hq] secret_file: missing",)),
     "unknown domain": (
