@@ -3,6 +3,7 @@
 CasewireError
 ├── ConfigError             the configuration is wrong; the text names the key and the remedy
 ├── UnavailableError        something Casewire needs is not there; the text says what to do
+├── WorkerError             a streams worker must end, and be started anew; nothing is lost
 ├── InvalidEventError       a captured body is not what its kind demands: a dead letter
 └── DeliveryError           a sink could not write
     ├── TransientError      the same batch can succeed later: wait and try again
@@ -38,6 +39,10 @@ class ConfigError(CasewireError):
 
 
 class UnavailableError(CasewireError):
+    pass
+
+
+class WorkerError(CasewireError):
     pass
 
 

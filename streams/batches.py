@@ -45,6 +45,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from schemas.envelope import Headers
+from schemas.errors import WorkerError
 from streams.fence import ChangelogReader, Ends, FencedError, Gap, overwritten, version_of
 from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
 
@@ -61,7 +62,7 @@ def partition_of(key: bytes, partitions: int) -> int:
     return partition
 
 
-class WrongPartitionError(Exception):
+class WrongPartitionError(WorkerError):
     """A key met a partition that is not its own: the topics' partitions do not agree."""
 
 

@@ -17,13 +17,14 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.envelope import Headers
+from schemas.errors import WorkerError
 
 VERSION: Final = "casewire-version"
 WRITER: Final = "casewire-writer"
 READ_MS: Final = 500
 
 
-class FencedError(Exception):
+class FencedError(WorkerError):
     """Another worker owns the partition: this one must end and join the group anew."""
 
 

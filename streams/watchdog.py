@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from schemas.errors import WorkerError
+
 #: Looks in a row that find something where it was, with work left.
 PATIENCE: Final = 6
 INTERVAL_SECONDS: Final = 10.0
 
 
-class StuckError(Exception):
+class StuckError(WorkerError):
     """Nothing has moved for a minute although there is work left."""
 
 

@@ -52,7 +52,7 @@ class Rig:
 
     async def worker_joins_and_leaves(self) -> None:
         self.system.start("streams#3")
-        await self.system.ready(["streams#3"])
+        await self.system.ready(["streams#3"], supervised=True)
         leaving = self.system.processes.pop("streams#3")
         leaving.send_signal(signal.SIGTERM)
         await asyncio.to_thread(leaving.wait, 30)
@@ -131,7 +131,7 @@ async def run(rig: Rig, seed: int, faults: list[str], changes: int) -> None:
             await asyncio.sleep(rig.chance.uniform(0, 1))
             await FAULTS[fault](rig)
         report = await sending
-        await rig.system.ready(rig.system.processes)
+        await rig.system.ready(list(rig.system.processes), supervised=True)
         await rig.system.caught_up()
     finally:
         supervisor.cancel()

@@ -76,20 +76,27 @@ class System:
         process.kill()
         process.wait()
 
-    async def ready(self, roles: Iterable[str]) -> None:
-        """Return when each of the roles says that it is ready; fail if one has ended."""
+    async def ready(self, roles: Iterable[str], *, supervised: bool = False) -> None:
+        """Return when each of the roles says that it is ready.
+
+        Fail if one has ended, unless it is `supervised`: then it is started anew meanwhile.
+        """
         async with aiohttp.ClientSession() as client:
             with anyio.fail_after(START_SECONDS):
                 for role in roles:
                     while True:
+                        self._require_running(role, supervised=supervised)
                         if await self._is_ready(client, role):
                             break
                         await anyio.sleep(0.1)
 
+    def _require_running(self, role: str, *, supervised: bool) -> None:
+        log = self.folder / (role.replace(" ", "-") + ".log")
+        ended = self.processes[role].poll() is not None and not supervised
+        assert not ended, f"{role} ended:\n{log.read_text()[-3000:]}"
+
     async def _is_ready(self, client: aiohttp.ClientSession, role: str) -> bool:
         process = self.processes[role]
-        log = self.folder / (role.replace(" ", "-") + ".log")
-        assert process.poll() is None, f"{role} ended:\n{log.read_text()[-3000:]}"
         for one in running(self.folder / "data" / "run"):
             if one.pid == process.pid:
                 with contextlib.suppress(aiohttp.ClientError):
