@@ -63,6 +63,7 @@ class Rig:
     registry: CollectorRegistry
     port: int = field(default_factory=free_port)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
     publisher: KafkaPublisher = field(init=False)
     access: Access = field(init=False)
     client: aiohttp.ClientSession = field(init=False)
@@ -121,6 +122,7 @@ async def running(
     serving = asyncio.create_task(
         serve(app, rig.address, rig.settings, metrics=app.metrics, stop=rig.stop)
     )
+    serving.add_done_callback(lambda _: rig.stopped.set())
     try:
         await until(lambda: not connected or rig.publisher.ready() is None)
         await until_listening(rig.port)

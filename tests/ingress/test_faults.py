@@ -123,6 +123,7 @@ async def test_a_stop_finishes_what_is_in_flight_and_takes_no_more(start: StartR
     assert {reply.status for reply in replies} <= {200, 503}
     captured = await rig.captured()
     assert {reply.event_id for reply in replies if reply.status == 200} <= captured.keys()
+    await asyncio.wait_for(rig.stopped.wait(), WAIT_SECONDS)
     with pytest.raises(aiohttp.ClientError):
         await rig.post(b"late")
 
