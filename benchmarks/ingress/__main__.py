@@ -1,20 +1,19 @@
 """`python -m benchmarks.ingress`: see docs/benchmarks.md."""
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
 
 from benchmarks.ingress.load import Mode, Sample, measure, middle, require_receipt
-from benchmarks.ingress.report import Target, costs, machine, measured, verdicts
+from benchmarks.ingress.report import Target, costs, measured, verdicts
 from benchmarks.ingress.servers import Lab, Server, Variant, lab
+from benchmarks.machine import BUSY, described, quiet, taken_by_others
 from casewire.hq import basic
 from ingress.secrets_store import scrypt_text, sha256_text
 from tests.servers import running_kafka
@@ -27,12 +26,7 @@ CLOSE: Final = Mode("64, a new connection a request", 64, close=True)
 MANY: Final = Mode("512 keep-alive, 2 processes", 512, processes=2)
 MODES: Final = (KEEP, CLOSE, MANY)
 
-#: A load average before the run above which its numbers do not stand.
-QUIET: Final = 0.5
-BUSY: Final = (
-    "**The machine was busy with other work: compare CPU only; what is said of requests a second, "
-    "p99 and targets does not stand. Run it again on a quiet machine.**\n"
-)
+PACKAGES: Final = ("starlette", "uvicorn", "uvloop", "httptools", "aiokafka")
 
 TARGETS: Final = (
     Target(KEEP.name, 0.65, 0.8),
@@ -77,7 +71,7 @@ VARIANTS: Final = (
 def main(seconds: int, rounds: int, out: Path) -> None:
     """Measure, print the tables, write them to a file."""
     started = time.monotonic()
-    load = os.getloadavg()[0]
+    before = taken_by_others()
     lines = [*_heading(seconds, rounds)]
     with tempfile.TemporaryDirectory(prefix="casewire-bench-") as name:
         folder = Path(name)
@@ -91,9 +85,10 @@ def main(seconds: int, rounds: int, out: Path) -> None:
                     )
             with lab(broker, folder) as place:
                 lines += _features(place, seconds, rounds)
-    lines += ["", f"Load average before {load:.1f}, at the end {os.getloadavg()[0]:.1f}."]
-    if load > QUIET:
-        lines.insert(2, BUSY)
+    after = taken_by_others()
+    lines += ["", f"Others took {before:.0%} of the processors before the run, {after:.0%} after."]
+    if not quiet(before, after):
+        lines[2:2] = [BUSY, ""]
     text = "\n".join(lines) + "\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
@@ -106,7 +101,9 @@ def _heading(seconds: int, rounds: int) -> Iterator[str]:
     yield ""
     yield "Made by `make bench-ingress`; docs/benchmarks.md says how to read it."
     yield ""
-    yield from machine(datetime.now(UTC))
+    yield from described(PACKAGES)
+    go = subprocess.run(["go", "version"], capture_output=True, text=True, check=True)
+    yield f"- {go.stdout.strip()}"
     yield f"- medians of {rounds} interleaved measurements of {seconds} s"
     yield ""
 

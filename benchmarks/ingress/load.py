@@ -1,6 +1,5 @@
 """One measurement: wrk against a server, and what the server's processes took for it."""
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Final
 import orjson
 import requests
 
+from benchmarks.machine import cpu_seconds, rss_mb
+
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parent.parent
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 BODY: Final = _ROOT / "tests" / "fixtures" / "hq" / "form_xml_with_case.xml"
 #: What HQ sends beside Host, Content-Length and credentials (protocol.md §1.0).
@@ -69,16 +69,16 @@ def measure(
 ) -> Sample:
     """Run wrk once; a second is spent before, unmeasured, to warm up."""
     _wrk(url, mode, 1, headers)
-    before = sum(_cpu_seconds(pid) for pid in pids)
+    before = sum(cpu_seconds(pid) for pid in pids)
     said = _wrk(url, mode, seconds, headers)
-    cpu = sum(_cpu_seconds(pid) for pid in pids) - before
+    cpu = sum(cpu_seconds(pid) for pid in pids) - before
     requests = said["requests"]
     return Sample(
         per_second=requests / (said["microseconds"] / 1e6),
         cpu=cpu / max(requests, 1) * 10_000,
         p50=said["p50"] / 1000,
         p99=said["p99"] / 1000,
-        rss=max(_rss_mb(pid) for pid in pids),
+        rss=max(rss_mb(pid) for pid in pids),
         errors=said["refused"] + said["broken"],
     )
 
@@ -105,16 +105,3 @@ def _wrk(url: str, mode: Mode, seconds: int, headers: Mapping[str, str]) -> dict
     done = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 30)
     numbers: dict[str, int] = orjson.loads(done.stdout.strip().splitlines()[-1])
     return numbers
-
-
-def _cpu_seconds(pid: int) -> float:
-    # proc(5): the name in parentheses may hold anything; utime and stime are fields 14 and 15.
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _rss_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"process {pid} has ended")

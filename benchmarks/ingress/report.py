@@ -1,13 +1,7 @@
 """The tables that `make bench-ingress` prints and writes."""
 
-import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final, TypeAlias
 
 from benchmarks.ingress.load import Mode, Sample
@@ -15,7 +9,6 @@ from benchmarks.ingress.load import Mode, Sample
 Results: TypeAlias = Mapping[tuple[str, str], Sample]
 """The medians by server's and mode's name."""
 
-_PACKAGES: Final = ("starlette", "uvicorn", "uvloop", "httptools", "aiokafka")
 MOST_P99_MS: Final = 10
 MOST_RSS_MB: Final = 80
 
@@ -91,21 +84,3 @@ def costs(variants: Sequence[str], modes: Sequence[Mode], results: Results) -> I
             cells.append(f"{sample.cpu / against.cpu:.2f}")
         rss = max(results[variant, mode.name].rss for mode in modes)
         yield f"| {variant} | {' | '.join(cells)} | {rss:.0f} |"
-
-
-def machine(now: datetime) -> Iterator[str]:
-    """Yield what the numbers depend on."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    go = subprocess.run(["go", "version"], capture_output=True, text=True, check=True)
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield f"- {now:%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores ({cpu}), {memory:.0f} GiB"
-    yield f"- Linux {platform.release()}, Python {platform.python_version()}, {packages}"
-    yield f"- {go.stdout.strip()}"
