@@ -3,7 +3,6 @@
 import asyncio
 
 import click
-import faust
 import uvloop
 
 from casewire.cli import Launch
@@ -15,7 +14,7 @@ from casewire.tables import nearest
 from casewire.topics import check_topics
 from schemas.errors import ConfigError, UnavailableError
 from sinks.registry import SinkContext, make_sink
-from streams.app import create_sink_app, create_streams_app, recovered, run
+from streams.app import App, create_sink_app, create_streams_app, recovered, run
 
 
 @click.command(epilog="Example: casewire streams")
@@ -70,7 +69,7 @@ async def _require_topics(config: Config) -> None:
             raise UnavailableError(str(difference))
 
 
-async def _serve(app: faust.App, role: str, config: Config) -> None:
+async def _serve(app: App, role: str, config: Config) -> None:
     started = asyncio.Event()
 
     def live() -> str | None:

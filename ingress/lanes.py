@@ -12,8 +12,9 @@ from typing import Final, Protocol
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from ingress.limits import Budget
-from ingress.records import Record, partition_for
+from ingress.records import Record
 from schemas.errors import UnavailableError
+from schemas.partitioner import partition_of
 
 #: A record whose batch failed goes to the next producer once, since the fault may have been with
 #: the producer or with another record; then its failure is told.
@@ -231,7 +232,7 @@ class Lanes:
         """
         count = self._partitions[record.topic]
         if record.topic != "captured":
-            return partition_for(record.key, count)
+            return partition_of(record.key, count)
         self._captured += 1
         return self._captured // CAPTURED_IN_A_ROW % count
 

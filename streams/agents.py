@@ -13,13 +13,14 @@ from aiokafka.errors import KafkaError
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from streams import metrics
-from streams.batches import Batch, BatchTable, Changes, Out
+from streams.batches.batch import Batch
+from streams.batches.table import BatchTable, Changes
 from streams.bodies import Bodies
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
 from streams.delivery import Delivery
 from streams.ledger import Ledger
-from streams.records import Record
+from streams.records import Out, Record
 from streams.state import STAGE, CaseJudge, Judge, Judged
 
 Agent: TypeAlias = Callable[[faust.StreamT[bytes]], Coroutine[Any, Any, None]]

@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import faust
 from mode import CrashingSupervisor
@@ -16,12 +16,16 @@ from mode import CrashingSupervisor
 from schemas.settings import KafkaSettings
 from sinks.base import Sink
 from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper
-from streams.batches import BatchSchema, BatchTable, use_batches
+from streams.batches.batch import BatchSchema
+from streams.batches.table import BatchTable
+from streams.batches.transport import use_batches
 from streams.decode import CASE_CHANGES
 from streams.delivery import Delivery
 from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
+
+App: TypeAlias = faust.App
 
 SECOND_MICROSECONDS = 1_000_000
 #: What has a latest state, on `casewire.<kind>-state`.

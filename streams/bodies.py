@@ -7,8 +7,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.claim import PIECE, Claim
 from schemas.errors import InvalidEventError
+from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
-from streams.batches import partition_of
 from streams.records import Record, header
 
 #: Pieces are durable before the record that claims them is sent; the ingress gives up after less.

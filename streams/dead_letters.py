@@ -7,8 +7,7 @@ from schemas.dead_letter import DeadLetter, Original
 from schemas.envelope import derived_headers
 from schemas.errors import InvalidEventError, Rejection
 from schemas.topics import MEBIBYTE
-from streams.batches import Out
-from streams.records import Record, captured_id, header
+from streams.records import Out, Record, captured_id, header
 
 EVENT_TYPE: Final = "casewire.dead-letter"
 SCHEMA: Final = "dead-letter/1"

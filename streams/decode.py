@@ -11,8 +11,7 @@ from schemas.errors import InvalidEventError
 from schemas.form import FormEvent
 from schemas.parse import REFERRED_XMLNS, Destination, destination, key, parse, subject
 from schemas.topics import TOPICS
-from streams.batches import Out
-from streams.records import Record, header
+from streams.records import Out, Record, header
 
 STAGE: Final = "decode"
 CASE_CHANGES: Final = Destination("case-changes", "org.commcare.case.changed", "case-change/1")

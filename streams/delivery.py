@@ -12,9 +12,8 @@ from schemas.errors import RejectedRowsError, Rejection, TransientError
 from schemas.times import from_microseconds
 from sinks.base import Sink
 from streams import metrics
-from streams.batches import Out
 from streams.dead_letters import dead_letter
-from streams.records import Record
+from streams.records import Out, Record
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from schemas.delivery import BatchDelivery, EventDelivery
-from streams.batches import Out
-from streams.records import Record, header
+from streams.records import Out, Record, header
 
 EVENT_TYPE: Final = b"casewire.delivery"
 

@@ -1,7 +1,7 @@
 """Records as they are read, and what all stages make of their headers."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.envelope import Headers
 
@@ -21,6 +21,14 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Out(NamedTuple):
+    """A record to send."""
+
+    key: bytes
+    value: bytes | None
+    headers: Headers
 
 
 def header(headers: Headers, name: str) -> str | None:

@@ -12,7 +12,6 @@ from schemas.form import FormEvent, FormState
 from schemas.others import LocationEvent, LocationState, UserEvent, UserState
 from schemas.times import canonical, to_microseconds
 from schemas.values import Value
-from streams.batches import Out
 from streams.compact import (
     Capture,
     Outcome,
@@ -22,7 +21,7 @@ from streams.compact import (
     latest_user,
 )
 from streams.fold import CaseFold, fold_change, unseen_forms
-from streams.records import Record, captured_id, header
+from streams.records import Out, Record, captured_id, header
 
 STAGE: Final = "state"
 E = TypeVar("E", bound=Value)

@@ -19,10 +19,10 @@ from schemas.envelope import Address, Headers, captured_headers
 from schemas.errors import InvalidEventError
 from schemas.times import from_datetime
 from schemas.topics import MEBIBYTE
-from streams.batches import Out
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import decode
 from streams.ledger import Ledger
+from streams.records import Out
 from streams.state import (
     STAGE,
     Judge,

@@ -1,4 +1,4 @@
-"""Events as records: sizes that hold, pieces that make the body again, Java's partitioner."""
+"""Events as records: sizes that hold, pieces that make the body again."""
 
 import hashlib
 
@@ -6,7 +6,8 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given, strategies as st
 
-from ingress.records import Event, Record, claim_records, partition_for
+from ingress.records import Event, Record, claim_records
+from schemas.partitioner import partition_of
 from schemas.topics import LARGE_RECORD, MEBIBYTE
 from tests.ingress.rig import Rig
 from tests.kafka_tools import read_all
@@ -25,22 +26,6 @@ def test_the_size_is_never_below_the_batch_that_goes_out(
     batch = BatchBuilder(1, 0)
     batch.append(timestamp=1, key=record.key, value=record.value, headers=record.headers)
     assert batch.size() <= record.size
-
-
-@pytest.mark.parametrize(
-    ("key", "hashed"),
-    # From testMurmur2 in Kafka's own UtilsTest.java.
-    [
-        (b"21", -973932308),
-        (b"foobar", -790332482),
-        (b"a-little-bit-long-string", -985981536),
-        (b"abc", 479470107),
-    ],
-)
-def test_partitions_are_those_of_java(key: bytes, hashed: int) -> None:
-    assert [partition_for(key, count) for count in (1, 8, 50)] == [
-        (hashed & 0x7FFFFFFF) % count for count in (1, 8, 50)
-    ]
 
 
 def test_a_claim_comes_last_and_says_what_the_pieces_hold() -> None:
@@ -85,4 +70,4 @@ async def test_a_body_of_any_size_is_stored_and_poisons_nothing(rig: Rig) -> Non
         assert record.value is None
         assert whole == body
         assert claim == f"{len(pieces[event_id])};{len(body)};{digest}".encode()
-        assert partitions[event_id] == {partition_for(event_id.encode(), 8)}
+        assert partitions[event_id] == {partition_of(event_id.encode(), 8)}

@@ -19,16 +19,12 @@ from casewire.progress import committed_offsets
 from casewire.topics import admin
 from schemas.settings import KafkaSettings
 from streams.app import create_streams_app
-from streams.batches import (
-    Batch,
-    BatchConsumer,
-    BatchConsumerThread,
-    BatchProducer,
-    BatchSchema,
-    BatchTable,
-    Out,
-    use_batches,
-)
+from streams.batches.batch import Batch, BatchSchema
+from streams.batches.consumer import BatchConsumer, BatchConsumerThread
+from streams.batches.producer import BatchProducer
+from streams.batches.table import BatchTable
+from streams.batches.transport import use_batches
+from streams.records import Out
 from streams.settings import StreamsSettings
 from tests.kafka_tools import create_topics, read_all
 from tests.servers import KafkaServer

@@ -29,12 +29,13 @@ from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
 from schemas.errors import InvalidEventError
 from schemas.others import LocationState, UserState
+from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
 from schemas.times import from_datetime, from_microseconds
 from schemas.topics import MEBIBYTE, TOPICS
 from schemas.values import Json
 from streams.app import create_sink_app, create_streams_app, stop_app
-from streams.batches import WrongPartitionError, partition_of
+from streams.batches.table import WrongPartitionError
 from streams.decode import decode
 from streams.fence import FencedError
 from streams.settings import StreamsSettings

@@ -1,0 +1,99 @@
+"""A batch of one partition's records, from its fetch to its acknowledgement."""
+
+import asyncio
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import faust
+from faust.types import TP
+
+from schemas.partitioner import partition_of
+from streams.records import Out
+
+Sent: TypeAlias = Callable[[Any], None]
+
+
+class Batch:
+    """Records of one partition in offset order; inside Faust it stands for the last of them."""
+
+    # What Faust reads from a record when it makes a message of it.
+    timestamp_type = key = headers = checksum = None
+    serialized_key_size = serialized_value_size = 0
+
+    def __init__(self, tp: TP, records: Sequence[Any]) -> None:
+        self.tp = tp
+        self.topic, self.partition = tp
+        self.records = records
+        self.offset = records[-1].offset
+        self.timestamp = records[-1].timestamp
+        self.chain = tp
+        self._sends: list[tuple[asyncio.Future[Any], Sent | None]] = []
+
+    @property
+    def value(self) -> "Batch":
+        return self
+
+    def bind(self, app: Any, message: Any) -> None:
+        self.app = app
+        # Weak: the consumer holds the message until it is committed or revoked.
+        self._message = weakref.ref(message)
+
+    async def send(self, topic: str, records: Iterable[Out]) -> None:
+        """Send records to their keys' partitions; the batch waits for their acknowledgement."""
+        partitions = await self.app.producer.partitions(topic)
+        by_partition: dict[int, list[Out]] = defaultdict(list)
+        for record in records:
+            by_partition[partition_of(record.key, partitions)].append(record)
+        for partition, some in by_partition.items():
+            for sent, _count in await self.app.producer.send_records(topic, partition, some):
+                self.after(sent)
+
+    def after(self, send: asyncio.Future[Any], then: Sent | None = None) -> None:
+        """Have the batch wait for `send`; then(result) is called before it is acknowledged."""
+        self._sends.append((send, then))
+
+    async def sent(self) -> None:
+        """Return when the broker has acknowledged what was sent for the batch so far."""
+        sends = [send for send, _ in self._sends]
+        if sends:
+            done, _ = await asyncio.wait(sends)
+            for send in done:
+                send.result()
+
+    async def done(self, ahead: int = 0) -> None:
+        """Acknowledge the batch when all that was sent for it is.
+
+        Returns when at most `ahead` batches of this worker wait for their sends.
+        """
+        await self.app.consumer.finish(self, ahead)
+
+    async def settle(self) -> None:
+        """Wait for what was sent; then the message may be acknowledged."""
+        for send, then in self._sends:
+            result = await send
+            if then is not None:
+                then(result)
+        message = self._message()
+        if message is not None:  # else it was revoked, and another worker reads it again
+            message.ack(self.app.consumer)
+            message.value = None  # the commit needs no more than the offset
+        self.records = ()
+        self._sends = []
+
+
+class BatchSchema(faust.Schema):  # type: ignore[type-arg] # Faust's types lag behind
+    """Schema of the topics that are read as batches of raw records."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        raw = {"key_type": bytes, "value_type": bytes}
+        serializers = {"key_serializer": "raw", "value_serializer": "raw"}
+        super().__init__(**{**raw, **serializers, **kwargs})
+
+    def compile(self, app: Any, **kwargs: Any) -> Any:
+        async def decode(message: Any, *, propagate: bool = False) -> Any:
+            message.value.bind(app, message)
+            return app.create_event(None, message.value, None, message)
+
+        return decode

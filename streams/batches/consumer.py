@@ -1,0 +1,203 @@
+"""The consumer: hands over what was fetched as batches, and commits what was acknowledged."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Any
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streams.batches.batch import Batch, BatchSchema
+from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
+
+#: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
+FETCH_WAIT_MS = 50
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        return consumer
+
+    async def still_polling(self) -> None:
+        """Tell aiokafka that we are alive although we take no records now.
+
+        Else it leaves the group after `broker_max_poll_interval` when a target is down for long.
+        """
+        with self._ensure_consumer()._fetcher._subscriptions.fetch_context():  # noqa: SLF001
+            pass
+
+
+class BatchConsumer(driver.Consumer):
+    """Consumer that delivers batches and commits only what was acknowledged in order."""
+
+    _thread: BatchConsumerThread  # type: ignore[mutable-override]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.pending: dict[TP, deque[Any]] = defaultdict(deque)  # delivered, not yet committed
+        self.last: dict[TP, asyncio.Task[None]] = {}  # of a partition's unfinished batches
+        self.unfinished: set[asyncio.Task[None]] = set()
+        self.dropped: dict[TP, int] = {}
+        self.batch_topics: set[str] = set()
+        self.generation = 0
+        self.watchdog = Watchdog()
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def finish(self, batch: Batch, ahead: int) -> None:
+        """See Batch.done."""
+        task = asyncio.ensure_future(self._finish(batch, self.last.get(batch.chain)))
+        self.last[batch.chain] = task
+        self.unfinished.add(task)
+        while len(self.unfinished) > ahead:
+            done, self.unfinished = await asyncio.wait(
+                self.unfinished, return_when=asyncio.FIRST_COMPLETED
+            )
+            for finished in done:
+                finished.result()
+
+    async def _finish(self, batch: Batch, previous: asyncio.Task[None] | None) -> None:
+        try:
+            if previous is not None:  # a store must not see an older change after a newer one
+                await previous
+            await batch.settle()
+        except Exception as error:
+            await self.app.crash(error)
+            raise
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.dropped.clear()
+        await self.commit()  # Faust forgets acknowledgements that are not committed here
+        await super().on_partitions_revoked(revoked)
+        self.pending.clear()
+        self.last.clear()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.pending.clear()  # Kafka starts again at the committed offsets
+        self.last.clear()
+        self.dropped = {tp: offset for tp, offset in self.dropped.items() if tp in assigned}
+        for table in self.app.tables.values():
+            table.owns({tp.partition for tp in assigned if tp.topic == table.changelog_topic_name})
+        self.batch_topics = {
+            name
+            for topic in self.app.topics
+            if isinstance(topic.schema, BatchSchema)
+            for name in topic.topics
+        }
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    @faust.Service.task
+    async def _watch(self) -> None:
+        async for _ in self.itertimer(INTERVAL_SECONDS, name="watchdog"):
+            stuck = await self._stuck()
+            if stuck:
+                await self.app.crash(StuckError(f"it does not get on: {', '.join(stuck)}"))
+
+    async def _stuck(self) -> Sequence[str]:
+        """Return what has stood still for too long."""
+        app = self.app
+        transport: Any = self.transport
+        if app.rebalancing:
+            return self.watchdog.look({"a rebalance": 1}, {})
+        if app.in_recovery:
+            tables: Any = app.tables
+            read = sum(tables.recovery.active_offsets.values())
+            return self.watchdog.look({"recovery": read + 1}, {"recovery": read})
+        if transport.excused():
+            self.watchdog.rest()
+            return ()
+        sources = {tp for tp in self.assignment() if app.topics.acks_enabled_for(tp.topic)}
+        sources = {tp for tp in sources if tp.topic not in app.tables.changelog_topics}
+        try:
+            ends = await asyncio.wait_for(self.highwaters(*sources), INTERVAL_SECONDS)
+        except (KafkaError, TimeoutError):
+            return ()  # the broker does not answer: nobody can say
+        committed = {_name(tp): self._committed_offset[tp] or 0 for tp in sources}
+        return self.watchdog.look({_name(tp): ends[tp] for tp in sources}, committed)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        # A copy: to aiokafka a set that is emptied meanwhile means "all partitions".
+        self.generation = self.app.consumer_generation_id
+        active = set(active_partitions or ())
+        if self.app.rebalancing:
+            # Faust empties the streams' queues when a rebalance ends: read changelogs only.
+            active = {tp for tp in active if tp.topic in self.app.tables.changelog_topics}
+        if not active:
+            await self._thread.call_thread(self._thread.still_polling)
+            await self.sleep(FETCH_WAIT_MS / 1000)
+            return {}
+        return await super()._getmany(active, timeout)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Run the fetcher's loop, without Faust's lists of gaps and of single offsets."""
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                fetched, active = await self._wait_next_records(timeout=1.0)
+                for (topic, partition), records in (fetched or {}).items():
+                    await self._deliver(TP(topic, partition), records, active)
+                await self.sleep(0)
+        except BaseException as error:
+            expected = isinstance(error, (asyncio.CancelledError, *self.consumer_stopped_errors))
+            if not (expected and self.app.should_stop):
+                raise
+
+    async def _deliver(self, tp: TP, records: Sequence[Any], active: set[TP] | None) -> None:
+        """Hand records to the agents, as one message if the topic is batched.
+
+        Records that a rebalance stops on their way are noted: if what is fetched next lies behind
+        them, the position goes back to them first.
+        """
+        first = records[0].offset
+        if self.dropped.get(tp, first) < first:
+            if tp in self.assignment():
+                self.log.info("%r: going back from %r to %r", tp, first, self.dropped[tp])
+                await self.seek_wait({tp: self.dropped[tp]})
+            return
+        for record in [Batch(tp, records)] if tp.topic in self.batch_topics else records:
+            if not self._wanted(tp, active) or not await self._hand_over(tp, record):
+                self.dropped[tp] = min(first, self.dropped.get(tp, first))
+                return
+            first = record.offset + 1
+        self.dropped.pop(tp, None)
+
+    def _wanted(self, tp: TP, active: set[TP] | None) -> bool:
+        same_generation = self.generation == self.app.consumer_generation_id
+        return (
+            self.flow_active
+            and same_generation
+            and (tp in (active or ()) or tp in self._buffered_partitions)
+        )
+
+    async def _hand_over(self, tp: TP, record: Any) -> bool:
+        """Return whether the record reached its agent before the flow was stopped."""
+        app = self.app
+        app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        message = self._to_message(tp, record)
+        if app.topics.acks_enabled_for(tp.topic) and (tp.topic not in app.tables.changelog_topics):
+            self.pending[tp].append(message)
+        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+        return not self.suspend_flow.is_set()
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return the end of the acknowledged prefix of what was delivered.
+
+        Faust's own looks for gaps in single offsets: it jumps holes and stalls on others
+        (measured.md §4).
+        """
+        pending = self.pending[tp]
+        offset = None
+        while pending and pending[0].acked:
+            offset = pending.popleft().offset + 1
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        return offset
+
+
+def _name(tp: TP) -> str:
+    return f"{tp.topic}/{tp.partition}"
