@@ -16,6 +16,7 @@ from schemas.values import Json
 
 Outcome: TypeAlias = Literal["applied", "stale", "duplicate"]
 S = TypeVar("S", CaseState, FormState, UserState, LocationState)
+SavedState = TypeVar("SavedState", UserState, LocationState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,39 +173,24 @@ def _newer_form(held: FormState, event: FormEvent, capture: Capture) -> bool:
     return new_order > (old, held.edited_on or "", held.captured_id)
 
 
-def latest_user(held: UserState | None, event: UserEvent, capture: Capture) -> Verdict[UserState]:
-    """Judge a mobile worker as saved. HQ sends no time of it: the later captured is newer."""
-    outcome = _later_captured(held, event, capture)
-    if outcome != "applied" or (held is not None and held.captured_id == capture.id):
-        return Verdict(outcome)
-    known = {name: getattr(event, name) for name in UserEvent.names()}
-    version = _next_version(held, capture)
-    state = UserState(**known, extra=event.extra, version=version, captured_id=capture.id)
-    return Verdict("applied", state)
+def latest_saved(
+    kind: type[SavedState],
+    held: SavedState | None,
+    event: UserEvent | LocationEvent,
+    capture: Capture,
+) -> Verdict[SavedState]:
+    """Judge a mobile worker or a location as saved: the later captured is newer.
 
-
-def latest_location(
-    held: LocationState | None, event: LocationEvent, capture: Capture
-) -> Verdict[LocationState]:
-    """Judge a location as saved: the later captured is newer, as HQ sends what is current."""
-    outcome = _later_captured(held, event, capture)
-    if outcome != "applied" or (held is not None and held.captured_id == capture.id):
-        return Verdict(outcome)
-    known = {name: getattr(event, name) for name in LocationEvent.names()}
-    version = _next_version(held, capture)
-    state = LocationState(**known, extra=event.extra, version=version, captured_id=capture.id)
-    return Verdict("applied", state)
-
-
-def _later_captured(
-    held: UserState | LocationState | None, event: UserEvent | LocationEvent, capture: Capture
-) -> Outcome:
-    if held is None or held.captured_id == capture.id:
-        return "applied"
-    if all(getattr(event, name) == getattr(held, name) for name in (*event.names(), "extra")):
-        return "duplicate"
-    return "applied" if capture.id > held.captured_id else "stale"
-
-
-def _next_version(held: UserState | LocationState | None, capture: Capture) -> int:
-    return max(held.version + 1 if held is not None else 0, capture.microseconds)
+    HQ sends no time of it, and what is current when it sends.
+    """
+    known = {name: getattr(event, name) for name in (*event.names(), "extra")}
+    version = capture.microseconds
+    if held is not None:
+        if held.captured_id == capture.id:
+            return Verdict("applied")
+        if all(value == getattr(held, name) for name, value in known.items()):
+            return Verdict("duplicate")
+        if capture.id < held.captured_id:
+            return Verdict("stale")
+        version = max(held.version + 1, version)
+    return Verdict("applied", kind(**known, version=version, captured_id=capture.id))

@@ -15,10 +15,10 @@ from schemas.values import Value
 from streams.compact import (
     Capture,
     Outcome,
+    SavedState,
     latest_case,
     latest_form,
-    latest_location,
-    latest_user,
+    latest_saved,
 )
 from streams.fold import CaseFold, fold_change, unseen_forms
 from streams.records import Out, Record, captured_id, header
@@ -127,25 +127,26 @@ def form_judge(*, writer: str) -> Judge:
 
 def user_judge(*, writer: str) -> Judge:
     """Return the judge of user events; `writer` names this incarnation of the worker."""
-
-    def judge(record: Record, held: bytes | None) -> Judged:
-        event = _parsed(UserEvent, record)
-        state = UserState.from_json(held) if held is not None else None
-        verdict = latest_user(state, event, _capture(record))
-        target = _Target("user", event.id, writer)
-        return _judged(record, verdict.outcome, verdict.state, target)
-
-    return judge
+    return _saved_judge(UserEvent, UserState, "user", "id", writer)
 
 
 def location_judge(*, writer: str) -> Judge:
     """Return the judge of location events; `writer` names this incarnation of the worker."""
+    return _saved_judge(LocationEvent, LocationState, "location", "location_id", writer)
 
+
+def _saved_judge(
+    event_type: type[UserEvent | LocationEvent],
+    state_type: type[SavedState],
+    kind: str,
+    id_field: str,
+    writer: str,
+) -> Judge:
     def judge(record: Record, held: bytes | None) -> Judged:
-        event = _parsed(LocationEvent, record)
-        state = LocationState.from_json(held) if held is not None else None
-        verdict = latest_location(state, event, _capture(record))
-        target = _Target("location", event.location_id, writer)
+        event = _parsed(event_type, record)
+        state = state_type.from_json(held) if held is not None else None
+        verdict = latest_saved(state_type, state, event, _capture(record))
+        target = _Target(kind, getattr(event, id_field), writer)
         return _judged(record, verdict.outcome, verdict.state, target)
 
     return judge

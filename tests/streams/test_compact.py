@@ -10,15 +10,14 @@ from hypothesis import given, strategies as st
 
 from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState
-from schemas.others import LocationEvent, UserEvent
+from schemas.others import LocationEvent, LocationState, UserEvent, UserState
 from schemas.times import from_microseconds
 from streams.compact import (
     Capture,
     Verdict,
     latest_case,
     latest_form,
-    latest_location,
-    latest_user,
+    latest_saved,
 )
 
 WINDOW = 10_000_000
@@ -243,20 +242,23 @@ def location(name: str) -> LocationEvent:
 def test_of_users_and_locations_the_later_captured_is_newer(
     number: int, name: str, outcome: str
 ) -> None:
-    held_user = latest_user(None, user("x"), capture(2)).state
-    held_location = latest_location(None, location("x"), capture(2)).state
+    held_user = latest_saved(UserState, None, user("x"), capture(2)).state
+    held_location = latest_saved(LocationState, None, location("x"), capture(2)).state
     verdicts = (
-        (held_user, latest_user(held_user, user(name), capture(number))),
-        (held_location, latest_location(held_location, location(name), capture(number))),
+        (held_user, latest_saved(UserState, held_user, user(name), capture(number))),
+        (
+            held_location,
+            latest_saved(LocationState, held_location, location(name), capture(number)),
+        ),
     )
     for held, verdict in verdicts:
         assert held is not None
         assert verdict.outcome == outcome
         assert (verdict.state is not None) == (outcome == "applied")
         assert verdict.state is None or verdict.state.version > held.version
-    again = latest_user(held_user, user("x"), capture(2))
+    again = latest_saved(UserState, held_user, user("x"), capture(2))
     assert (again.outcome, again.state) == ("applied", None)
-    moved = latest_location(held_location, location("x"), capture(2))
+    moved = latest_saved(LocationState, held_location, location("x"), capture(2))
     assert (moved.outcome, moved.state) == ("applied", None)
 
 
