@@ -16,6 +16,7 @@ from mode import CrashingSupervisor
 from schemas.settings import KafkaSettings
 from sinks.base import Sink
 from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper
+from streams.batches.assignor import WholeAssignor
 from streams.batches.batch import BatchSchema
 from streams.batches.table import BatchTable
 from streams.batches.transport import use_batches
@@ -128,6 +129,7 @@ def _app(
         broker=[f"kafka://{server}" for server in servers],
         datadir=tables,
         Table=BatchTable,
+        PartitionAssignor=WholeAssignor,
         autodiscover=False,
         web_enabled=False,
         topic_allow_declare=False,

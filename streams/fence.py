@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from schemas.envelope import Headers
 from schemas.errors import WorkerError
@@ -128,10 +129,15 @@ class ChangelogReader:
 
     async def _consumer(self) -> Any:
         if self._started is None:
-            self._started = AIOKafkaConsumer(
+            consumer = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap_servers,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
             )
-            await self._started.start()
+            try:
+                await consumer.start()
+            except KafkaError:
+                await consumer.stop()
+                raise
+            self._started = consumer
         return self._started

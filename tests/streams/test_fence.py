@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import pytest
+from aiokafka.errors import KafkaConnectionError
 from hypothesis import given, strategies as st
 
-from streams.fence import Ends, overwritten
+from streams.fence import ChangelogReader, Ends, overwritten
 from streams.republish import state_headers
 from streams.watchdog import PATIENCE, Watchdog
+from tests.servers import free_port
 from tests.streams.made import Made, state
 
 writes = st.lists(st.tuples(st.booleans(), st.integers(1, 5)), max_size=30)
@@ -31,6 +34,15 @@ def test_the_gaps_are_what_others_wrote(
     ends.seen(3, offset)
     assert {n for gap in ends.gaps for n in range(gap.start, gap.stop)} == others
     assert ends.known == {3: offset}
+
+
+@pytest.mark.anyio
+async def test_a_reader_that_found_no_broker_tries_again() -> None:
+    reader = ChangelogReader(f"127.0.0.1:{free_port()}", "casewire.case-state")
+    for _ in range(2):
+        with pytest.raises(KafkaConnectionError):
+            await reader.ends([0])
+    await reader.stop()
 
 
 def test_partitions_of_others_are_not_looked_at() -> None:

@@ -35,6 +35,7 @@ from schemas.times import from_datetime, from_microseconds
 from schemas.topics import MEBIBYTE, TOPICS
 from schemas.values import Json
 from streams.app import create_sink_app, create_streams_app, stop_app
+from streams.batches.assignor import UnknownTopicsError
 from streams.batches.table import WrongPartitionError
 from streams.decode import decode
 from streams.fence import FencedError
@@ -402,6 +403,21 @@ async def test_a_key_on_another_partition_than_its_own_stops_the_worker(
         async with running(app):
             await app.wait_until_stopped()
     assert not await read_all(settings.bootstrap_servers, settings.topic("case-state"))
+
+
+async def test_a_topic_that_the_broker_does_not_know_is_never_left_out(
+    kafka: KafkaServer, prefix: str, tmp_path: Path
+) -> None:
+    """A broker that has just started may not know all of its topics."""
+    known = TOPICS.keys() - {"case-folds"}
+    await create_topics(kafka.bootstrap_servers, prefix, known, partitions=2)
+    settings = KafkaSettings(
+        bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix, partitions=2
+    )
+    app = create_streams_app(settings, SETTINGS, tmp_path)
+    with anyio.fail_after(60), pytest.raises(UnknownTopicsError, match="case-folds"):
+        async with running(app):
+            await app.wait_until_stopped()
 
 
 async def test_states_reach_a_sink_and_refusals_become_dead_letters(
