@@ -44,15 +44,15 @@ def create_streams_app(
     kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
 ) -> faust.App:
     """Return the worker that decodes captured events and keeps latest states."""
-    app = _app(kafka.group("streams"), kafka, settings, data_dir)
+    app = base_app(kafka.group("streams"), kafka, settings, data_dir)
     use_batches(app)
     wiring = Wiring(kafka, settings.batches_ahead)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
-    tables = {kind: _table(app, kafka, f"{kind}-state") for kind in KINDS}
+    tables = {kind: add_table(app, kafka, f"{kind}-state") for kind in KINDS}
     for kind, table in tables.items():
         table.guard(writer, state_headers(kind, writer))
-    folds = _table(app, kafka, "case-folds")
+    folds = add_table(app, kafka, "case-folds")
     folds.guard(writer, fold_headers(writer))
     cases = Cases(
         states=tables["case"],
@@ -60,14 +60,14 @@ def create_streams_app(
         snapshot=case_judge(writer=writer, window_microseconds=window),
         change=change_judge(writer=writer),
     )
-    _agent(app, kafka, ("captured",), decoder(wiring))
-    _agent(app, kafka, ("cases", CASE_CHANGES.topic), case_keeper(wiring, cases))
+    add_agent(app, kafka, ("captured",), decoder(wiring))
+    add_agent(app, kafka, ("cases", CASE_CHANGES.topic), case_keeper(wiring, cases))
     for topic, kind, judge in (
         ("forms", "form", form_judge(writer=writer)),
         ("users", "user", user_judge(writer=writer)),
         ("locations", "location", location_judge(writer=writer)),
     ):
-        _agent(app, kafka, (topic,), keeper(wiring, tables[kind], judge, topic))
+        add_agent(app, kafka, (topic,), keeper(wiring, tables[kind], judge, topic))
     return app
 
 
@@ -76,9 +76,9 @@ def create_sink_app(
 ) -> faust.App:
     """Return the worker that writes case states to a sink, with a consumer group of its own."""
     delivery = Delivery(name, sink)
-    app = _app(kafka.group(f"sink-{name}"), kafka, settings, data_dir, stream_wait_empty=False)
+    app = base_app(kafka.group(f"sink-{name}"), kafka, settings, data_dir, stream_wait_empty=False)
     use_batches(app, excused=lambda: delivery.waiting)
-    _agent(app, kafka, ("case-state",), deliverer(Wiring(kafka, ahead=0), delivery))
+    add_agent(app, kafka, ("case-state",), deliverer(Wiring(kafka, ahead=0), delivery))
     return app
 
 
@@ -118,9 +118,10 @@ def recovered(app: faust.App) -> bool:
     return bool(assigned) and not app.rebalancing and not app.in_recovery
 
 
-def _app(
+def base_app(
     group: str, kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path, **more: Any
 ) -> faust.App:
+    """Return a worker without agents, with the settings that all have."""
     tables = data_dir / "tables" / group
     tables.mkdir(parents=True, exist_ok=True)
     servers = kafka.bootstrap_servers.split(",")
@@ -151,12 +152,14 @@ def _app(
     )
 
 
-def _agent(app: faust.App, kafka: KafkaSettings, topics: Sequence[str], agent: Agent) -> None:
+def add_agent(app: faust.App, kafka: KafkaSettings, topics: Sequence[str], agent: Agent) -> None:
+    """Have an agent read topics (short names)."""
     source = app.topic(*(kafka.topic(topic) for topic in topics), schema=BatchSchema())
     app.agent(source, name=topics[0], supervisor_strategy=CrashingSupervisor)(agent)
 
 
-def _table(app: faust.App, kafka: KafkaSettings, name: str) -> BatchTable:
+def add_table(app: faust.App, kafka: KafkaSettings, name: str) -> BatchTable:
+    """Return a table whose changelog is the topic of that (short) name."""
     changelog = app.topic(kafka.topic(name), schema=BatchSchema(), compacting=True)
     table = app.Table(
         name,
