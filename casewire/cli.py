@@ -53,7 +53,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "streams": Entry("casewire.workers:streams", "Decode events and keep latest states."),
     "sink": Entry("casewire.workers:sink", "Write to one sink of the configuration."),
     "topics": Entry("casewire.topics_command:topics", "Create or check the topics."),
-    "send": Entry("casewire.forwarder:send", "Post files as CommCare HQ would."),
+    "send": Entry("casewire.send:send", "Post files as CommCare HQ would."),
     "tail": Entry("casewire.tail:tail", "Print events as they come."),
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
     "doctor": Entry("casewire.doctor:doctor", "Say what is wrong and what to do."),

@@ -1,14 +1,14 @@
 """How CommCare HQ posts, and what it makes of an answer: pure rules.
 
-Sources: protocol.md §1.0 (what `requests` sends), §2 (credentials), §3 (answers, schedule).
+Sources: protocol.md §1.0 (what `requests` sends), §3 (answers, schedule). Logins: `hq_logins`.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from casewire.hq_logins import Header
 from schemas.errors import Cause
 
 Verdict: TypeAlias = Literal["success", "empty", "retry", "rejected"]
@@ -41,7 +41,7 @@ class Request:
     kind: str
     body: bytes
     content_type: str
-    headers: Sequence[tuple[str, str]] = ()
+    headers: Sequence[Header] = ()
     query: str = ""
     label: str = ""
     method: str = "POST"
@@ -78,16 +78,6 @@ def redirected(method: str, status: int) -> str:
     return method
 
 
-def basic(username: str, password: str) -> tuple[str, str]:
-    """Return HTTP Basic credentials as requests encodes them: latin-1, else UTF-8 (§2)."""
-    text = f"{username}:{password}"
-    try:
-        raw = text.encode("latin-1")
-    except UnicodeEncodeError:
-        raw = text.encode()
-    return "Authorization", f"Basic {base64.b64encode(raw).decode()}"
-
-
 def address(to: str, request: Request) -> str:
     """Return where a request goes: the label on the path, the query at the end."""
     parts = urlsplit(to)
@@ -96,12 +86,12 @@ def address(to: str, request: Request) -> str:
     return parts._replace(path=path, query=query).geturl()
 
 
-def wire_headers(request: Request, credentials: tuple[str, str] | None) -> list[tuple[str, str]]:
+def wire_headers(request: Request, credentials: Header | None, accept: str = "*/*") -> list[Header]:
     """Return the headers that go out, `Host` and `Content-Length` apart (§1.0)."""
     return [
         ("User-Agent", _USER_AGENT),
         ("Accept-Encoding", "gzip, deflate"),
-        ("Accept", "*/*"),
+        ("Accept", accept),
         ("Connection", "keep-alive"),
         ("Content-Type", request.content_type),
         *request.headers,

@@ -12,18 +12,11 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from casewire.forwarder import (
-    Report,
-    Result,
-    Target,
-    forward_all,
-    require_answer,
-    shown_progress,
-    target_options,
-)
+from casewire.forwarder import Report, Result, forward_all, require_answer, shown_progress
 from casewire.hq import Request
 from casewire.simulation.delivery import deliver, deserved
 from casewire.simulation.history import Format, Plan, make_history
+from casewire.target import Target, target_options
 from casewire.truth import Truth
 from schemas.errors import ConfigError
 

@@ -14,7 +14,7 @@ from benchmarks.ingress.load import Mode, Sample, measure, middle, require_recei
 from benchmarks.ingress.report import Target, costs, measured, verdicts
 from benchmarks.ingress.servers import Lab, Server, Variant, lab
 from benchmarks.machine import BUSY, described, quiet, taken_by_others
-from casewire.hq import basic
+from casewire.hq_logins import basic
 from ingress.secrets_store import scrypt_text, sha256_text
 from tests.servers import running_kafka
 

@@ -1,10 +1,14 @@
 """Every way in which HQ proves who it is, by its own libraries, against the ingress process."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 from urllib3.exceptions import InsecureRequestWarning
 
@@ -103,6 +107,18 @@ WAYS: Mapping[str, Way] = {
 }
 
 
+#: The options of `casewire send` for a way, beside user and secret.
+SEND: Mapping[str, Sequence[str]] = {
+    "basic": (),
+    "digest": ("--auth", "digest"),
+    "api-key": (),
+    "api-key-header": ("--api-key-header", "X-Token"),
+    "bearer": ("--auth", "bearer"),
+    "oauth2-header": ("--auth", "oauth2"),
+    "oauth2-body": ("--auth", "oauth2-body"),
+}
+
+
 def user_of(name: str) -> str:
     return f"hq-{name}"
 
@@ -160,6 +176,44 @@ def test_a_payload_with_the_right_login_is_stored_at_the_first_send(
     [record] = repeater.forward([PAYLOAD])
     assert (record.state, len(record.attempts)) == ("Succeeded", 1)
     assert_stored(ingress.kafka, {event_id(record.receipt): PAYLOAD.body})
+
+
+def send(ingress: Ingress, name: str, secret: Path, authority: Path) -> Mapping[str, object]:
+    """Run `casewire send` as an operator does; return what it says of the payload."""
+    place = ["--api-key-file", str(secret)]
+    if not name.startswith("api-key"):
+        place = ["--user", user_of(name), "--password-file", str(secret)]
+    command = [sys.executable, "-m", "casewire", "send", str(FORM), "--json", "--scale", "0"]
+    done = subprocess.run(
+        [*command, "--to", ingress.address(name), *SEND[name], *place],
+        env={**os.environ, "SSL_CERT_FILE": str(authority)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    [result] = orjson.loads(done.stdout)
+    assert done.returncode == (0 if result["outcome"] == "success" else 1)
+    said: Mapping[str, object] = result
+    return said
+
+
+@pytest.mark.parametrize("name", SEND)
+def test_casewire_send_logs_in_too(ingress: Ingress, name: str, certificate: Certificate) -> None:
+    told = send(ingress, name, ingress.folder / f"{name}.secret", certificate.authority)
+    assert (told["outcome"], told["sends"]) == ("success", 1)
+    assert_stored(ingress.kafka, {event_id(str(told["answer"])): PAYLOAD.body.strip()})
+
+
+@pytest.mark.parametrize("name", ["digest", "oauth2-body"])
+def test_casewire_send_says_that_its_login_is_wrong(
+    ingress: Ingress, name: str, certificate: Certificate, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "secret"
+    wrong.write_text("wrong", encoding="utf-8")
+    told = send(ingress, name, wrong, certificate.authority)
+    by_token = WAYS[name].by_token
+    assert told["outcome"] == ("cancelled" if by_token else "rejected")
+    assert "HTTP 401" in str(told["answer"]) if by_token else told["status"] == 401
 
 
 def test_no_login_is_told_so_by_the_test_and_rejected(ingress: Ingress, name: str) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from casewire import hq_logins
 from casewire.forwarder import Options, forward_all
-from casewire.hq import Generation, Request, basic
+from casewire.hq import Generation, Request
 from tests.hq.client import Repeater
-from tests.hq.logins import Basic
+from tests.hq.logins import ApiKey, Basic, Bearer, ClientCredentials, Digest, Login
 
 pytestmark = pytest.mark.anyio
 
@@ -43,24 +46,88 @@ class Server:
         writer.close()
 
 
-def answer(status: int, *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} Any", "Content-Length: 0", "Connection: close", *headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+def answer(status: int, *headers: str, body: str = "") -> bytes:
+    length = f"Content-Length: {len(body)}"
+    lines = [f"HTTP/1.1 {status} Any", length, "Connection: close", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+TOKEN = answer(200, body='{"access_token": "t0ken", "token_type": "Bearer", "expires_in": 60}')
+
+
+def challenge(nonce: str) -> bytes:
+    return answer(
+        401,
+        'WWW-Authenticate: Basic realm="all, of them"',
+        f'WWW-Authenticate: Digest realm="r", qop="auth", algorithm=SHA-256, nonce="sha{nonce}"',
+        f'WWW-Authenticate: Digest realm="r", qop="auth", algorithm=MD5, nonce="md5{nonce}"',
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One login by requests and by `casewire send`, for an address; what comes before 200."""
+
+    theirs: Callable[[str], Login]
+    ours: Callable[[str], hq_logins.Login]
+    before: Sequence[bytes] = ()
+
+
+def their_client(to: str, *, in_header: bool) -> Login:
+    return ClientCredentials(
+        client_id="hq é",
+        client_secret="sé&cret",
+        token_url=f"{to}/../oauth/token",
+        in_header=in_header,
+    )
+
+
+def our_client(to: str, *, in_header: bool) -> hq_logins.Login:
+    place = f"{to}/../oauth/token"
+    return hq_logins.client_credentials(place, "hq é", "sé&cret", in_header=in_header)
+
+
+BASIC = Way(lambda _: Basic("hqé", "sécret"), lambda _: hq_logins.basic("hqé", "sécret"))
+WAYS: Mapping[str, Way] = {
+    "basic": BASIC,
+    "api-key": Way(lambda _: ApiKey("k", "X-Key"), lambda _: ("X-Key", "k")),
+    "digest": Way(
+        lambda _: Digest("hq", "sécret"),
+        lambda _: hq_logins.Digest("hq", "sécret"),
+        [challenge("1")],
+    ),
+    "bearer": Way(
+        lambda _: Bearer("hq é", "sé&cret", https_only=False),
+        lambda to: hq_logins.bearer(to, "hq é", "sé&cret"),
+        [TOKEN],
+    ),
+    "oauth2": Way(
+        partial(their_client, in_header=True), partial(our_client, in_header=True), [TOKEN]
+    ),
+    "oauth2-body": Way(
+        partial(their_client, in_header=False), partial(our_client, in_header=False), [TOKEN]
+    ),
+}
 
 
 def comparable(request: bytes) -> tuple[bytes, frozenset[bytes], bytes]:
     """Return request line, headers and body.
 
-    The library's version, the port, and the length of a body that is not there are left out.
+    The library's version, the port, the length of a body that is not there, and the number that
+    requests draws for Digest with what follows from it, are left out.
     """
     head, _, body = request.partition(b"\r\n\r\n")
+    head = re.sub(rb'(cnonce|response)="[0-9a-f]+"', rb"\1", head)
     first, *headers = head.split(b"\r\n")
     left_out = (b"host:", b"user-agent:", b"content-length: 0")
     return first, frozenset(h for h in headers if not h.lower().startswith(left_out)), body
 
 
 async def by_both(
-    payloads: Sequence[Request], answers: Sequence[bytes], generation: Generation = "B"
+    payloads: Sequence[Request],
+    answers: Sequence[bytes],
+    generation: Generation = "B",
+    way: Way = BASIC,
 ) -> tuple[list[str], list[str], Server, Server]:
     """Have both send the payloads one by one; return HQ's states and ours, and what came."""
     ends = {"success": "Succeeded", "empty": "Empty", "rejected": "Rejected"}
@@ -70,25 +137,48 @@ async def by_both(
         async with await asyncio.start_server(server, "127.0.0.1", 0) as listener:
             to = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/api/v1/in/demo"
             if server is theirs:
-                repeater = Repeater(
-                    url=to, login=Basic("hqé", "sécret"), generation=generation, scale=0
-                )
+                repeater = Repeater(url=to, login=way.theirs(to), generation=generation, scale=0)
                 for payload in payloads:
                     records = await asyncio.to_thread(repeater.forward, [payload])
                     states += [record.state for record in records]
             else:
-                options = Options(
-                    credentials=basic("hqé", "sécret"), generation=generation, scale=0
-                )
+                options = Options(login=way.ours(to), generation=generation, scale=0)
                 report = await forward_all(payloads, to, workers=1, options=options)
                 outcomes += [ends.get(result.outcome, "Cancelled") for result in report.results]
     return list(states), outcomes, theirs, ours
 
 
-async def test_casewire_send_puts_the_same_on_the_wire_as_requests() -> None:
-    _, _, theirs, ours = await by_both(PAYLOADS, [answer(200)] * len(PAYLOADS))
+@pytest.fixture(autouse=True)
+def plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+
+
+@pytest.mark.parametrize("name", WAYS)
+async def test_casewire_send_puts_the_same_on_the_wire_as_requests(name: str) -> None:
+    way = WAYS[name]
+    answers = [*way.before, answer(200)] * len(PAYLOADS)
+    _, _, theirs, ours = await by_both(PAYLOADS, answers, way=way)
     assert [comparable(each) for each in ours.came] == [comparable(each) for each in theirs.came]
-    assert len(ours.came) == len(PAYLOADS)
+    assert len(ours.came) == len(answers)
+
+
+@pytest.mark.parametrize("name", ["bearer", "oauth2", "oauth2-body"])
+@pytest.mark.parametrize(
+    "refusal", [answer(401), answer(503, body="later"), answer(200, body='{"error": "no"}')]
+)
+async def test_both_give_up_after_three_tries_for_a_token(name: str, refusal: bytes) -> None:
+    states, outcomes, theirs, ours = await by_both(PAYLOADS[:1], [refusal] * 4, way=WAYS[name])
+    assert states == outcomes == ["Cancelled"]
+    assert len(theirs.came) == len(ours.came) == 3
+
+
+@pytest.mark.parametrize("status", [200, 301, 401, 403, 503])
+async def test_both_answer_one_challenge_and_go_by_what_comes_then(status: int) -> None:
+    second = challenge("2") if status == 401 else answer(status, "Location: /else")
+    answers = [challenge("1"), second, challenge("3"), *[answer(200)] * 9]
+    states, outcomes, theirs, ours = await by_both(PAYLOADS[:1], answers, way=WAYS["digest"])
+    assert states == outcomes
+    assert [comparable(each) for each in ours.came] == [comparable(each) for each in theirs.came]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -22,7 +23,8 @@ from casewire.forwarder import (
     shown_progress,
 )
 from casewire.guess import guessed
-from casewire.hq import Request, basic
+from casewire.hq import Request
+from casewire.hq_logins import basic, bearer
 from schemas.errors import UnavailableError
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +74,7 @@ async def test_a_request_looks_like_one_of_hq_on_the_wire() -> None:
 
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        options = Options(credentials=basic("hq", "secret"))
+        options = Options(login=basic("hq", "secret"))
         to = f"http://127.0.0.1:{port}/api/v1/in/demo"
         report = await forward_all([request(), request()], to, workers=1, options=options)
     assert [result.outcome for result in report.results] == ["success", "success"]
@@ -150,7 +152,7 @@ async def test_credentials_do_not_go_to_another_host() -> None:
             return web.Response(status=307, headers={"Location": elsewhere})
 
         async with serving(handle) as to:
-            await sent(to, Options(scale=0, credentials=basic("hq", "secret")))
+            await sent(to, Options(scale=0, login=basic("hq", "secret")))
     assert arrived == [True, False]
 
 
@@ -255,6 +257,8 @@ async def test_an_address_without_server_or_with_other_credentials_is_an_error()
     async with serving(refuse) as to:
         with pytest.raises(UnavailableError, match="credentials"):
             await require_answer(to, QUICK)
+        with pytest.raises(UnavailableError, match=r"no token .* HTTP 401"):
+            await require_answer(to, replace(QUICK, login=bearer(to, "hq", "secret")))
 
 
 @pytest.mark.parametrize(
@@ -380,5 +384,23 @@ async def test_send_adds_credentials_and_headers_and_prints_json(
     assert [result["outcome"] for (result,) in printed] == ["success", "success"]
 
 
-def test_a_user_without_password_is_wrong_usage() -> None:
-    assert run(["send", str(SAMPLES / "user.json"), "--user", "hq"], {}) == 2
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--user", "hq"], "--password-file together"),
+        (["--auth", "digest"], "--auth digest needs --user"),
+        (["--user", "hq", "--password-file", "S", "--api-key-file", "S"], "not both"),
+        (
+            ["--user", "hq", "--password-file", "S", "--auth", "bearer", "--to", "http://h/"],
+            "/api/v1/",
+        ),
+    ],
+)
+def test_a_login_that_does_not_fit_together_is_wrong_usage(
+    options: Sequence[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    filled = [str(secret) if option == "S" else option for option in options]
+    assert run(["send", str(SAMPLES / "user.json"), *filled], {}) == 2
+    assert said in capsys.readouterr().err

@@ -10,11 +10,11 @@ from casewire.hq import (
     Request,
     Verdict,
     address,
-    basic,
     redirected,
     verdict,
     wait_before,
 )
+from casewire.hq_logins import Digest, basic, digest
 
 INVALID_FOR_A = {
     401,
@@ -92,6 +92,22 @@ def test_a_redirect_changes_the_method_as_requests_does(
 def test_basic_credentials_are_latin_1_if_they_can_be() -> None:
     assert basic("hq", "é") == ("Authorization", "Basic aHE66Q==")
     assert basic("hq", "日") == ("Authorization", "Basic aHE65pel")
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Basic realm="casewire"',
+        'Digest realm="r", nonce="n", qop="auth", algorithm=MD5-sess',
+        'Digest realm="r", nonce="n", qop="auth-int"',
+        'Digest realm="r", qop="auth"',
+        'Digest realm=, nonce="n", qop="auth", broken',
+        "",
+    ],
+)
+def test_a_challenge_that_cannot_be_answered_is_not(challenge: str) -> None:
+    login = Digest("hq", "secret")
+    assert digest(login, challenge, method="POST", target="/", cnonce="c") is None
 
 
 def test_an_address_gets_label_and_query() -> None:
