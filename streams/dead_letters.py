@@ -12,6 +12,9 @@ from streams.records import Out, Record, captured_id, header
 EVENT_TYPE: Final = "casewire.dead-letter"
 SCHEMA: Final = "dead-letter/1"
 LARGEST_KEPT_VALUE: Final = MEBIBYTE
+#: A path may hold names that were sent, and a target may quote what was written to it.
+LONGEST_PATH: Final = 500
+LONGEST_TARGET_ERROR: Final = 10_000
 
 
 def rejection_of(error: Exception) -> Rejection:
@@ -31,10 +34,10 @@ def dead_letter(record: Record, stage: str, rejection: Rejection, *, failed_at: 
         cause=rejection.cause,
         retryable=rejection.cause == "unexpected",
         explanation=rejection.explanation,
-        path=rejection.path,
+        path=rejection.path[:LONGEST_PATH],
         attempts=1,
         failed_at=failed_at,
-        target_error=rejection.target_error,
+        target_error=rejection.target_error[:LONGEST_TARGET_ERROR],
         original=_original(record),
     )
     headers = derived_headers(

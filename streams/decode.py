@@ -7,16 +7,13 @@ from typing import Final
 from schemas.case_change import CaseChange, case_changes
 from schemas.claim import CLAIM, Claim
 from schemas.envelope import Captured, derived_headers
-from schemas.errors import InvalidEventError
 from schemas.form import FormEvent
 from schemas.parse import REFERRED_XMLNS, Destination, destination, key, parse, subject
-from schemas.topics import TOPICS
 from streams.records import Out, Record, header
+from streams.sizes import fitting
 
 STAGE: Final = "decode"
 CASE_CHANGES: Final = Destination("case-changes", "org.commcare.case.changed", "case-change/1")
-#: What a record batch, and what later stages add to a record, may take besides.
-BATCH_OVERHEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +67,4 @@ def _out(
         subject=about,
         schema=to.schema,
     )
-    out = Out(record[0].encode(), record[1], headers)
-    if record_bytes(out) > TOPICS[to.topic].max_message_bytes:
-        raise InvalidEventError("too_large", "the typed event is too large for one record")
-    return out
-
-
-def record_bytes(out: Out) -> int:
-    """Return at most how many bytes of a record batch a record takes alone."""
-    headers = sum(len(name) + len(value) + 10 for name, value in out.headers)
-    return BATCH_OVERHEAD_BYTES + len(out.key) + len(out.value or b"") + headers
+    return fitting(Out(record[0].encode(), record[1], headers), to.topic)

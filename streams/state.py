@@ -22,6 +22,7 @@ from streams.compact import (
 )
 from streams.fold import CaseFold, fold_change, unseen_forms
 from streams.records import Out, Record, captured_id, header
+from streams.sizes import fitting
 
 STAGE: Final = "state"
 E = TypeVar("E", bound=Value)
@@ -165,7 +166,7 @@ def _judged(
         version = state.state_version if isinstance(state, FormState) else state.version
         kind = target.kind
         headers = _headers(record, f"org.commcare.{kind}.state", f"{kind}-state/1", target, version)
-        publish = Out(record.key or b"", state.to_json(), headers)
+        publish = fitting(Out(record.key or b"", state.to_json(), headers), f"{kind}-state")
     return Judged(outcome, publish, bool(target.doubt), untimed)
 
 
@@ -178,7 +179,7 @@ def _fold_out(
     else:
         version, value = (before.version + 1 if before is not None else 0), None
     headers = _headers(record, "casewire.case-fold", "case-fold/1", target, version)
-    return Out(record.key or b"", value, headers)
+    return fitting(Out(record.key or b"", value, headers), "case-folds")
 
 
 def _headers(
