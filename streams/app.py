@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from streams.delivery import Delivery
 from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
+from streams.sweep import Sweeper
 
 App: TypeAlias = faust.App
 
@@ -60,6 +62,12 @@ def create_streams_app(
         snapshot=case_judge(writer=writer, window_microseconds=window),
         change=change_judge(writer=writer),
     )
+    sweeper = Sweeper(app, cases.states, cases.folds, writer, settings.batches_ahead)
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def forget_gone_cases() -> None:
+        await sweeper.run(partial(recovered, app))
+
     add_agent(app, kafka, ("captured",), decoder(wiring))
     add_agent(app, kafka, ("cases", CASE_CHANGES.topic), case_keeper(wiring, cases))
     for topic, kind, judge in (

@@ -13,7 +13,9 @@ from schemas.times import from_microseconds
 from sinks.base import Sink
 from streams import metrics
 from streams.dead_letters import dead_letter
-from streams.records import Out, Record
+from streams.fence import version_of
+from streams.records import Out, Record, captured_id
+from streams.tombstones import Gone
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
@@ -39,14 +41,15 @@ class Parsed:
 
 
 def newest_of_each(records: Sequence[Record]) -> Parsed:
-    """Parse a batch of state records. A null is a state's end after its deletion: nothing to do."""
+    """Parse a batch of state records. A null says of a case that it is gone, as its state did.
+
+    Who was away for long may never have read that state: it is compacted away.
+    """
     newest: dict[bytes, tuple[Record, CaseState]] = {}
     malformed = []
     superseded = 0
     for record in records:
-        if record.value is None:
-            continue
-        state = _state(record.value)
+        state = _forgotten(record) if record.value is None else _state(record.value)
         if state is None:
             malformed.append(record)
             continue
@@ -56,6 +59,14 @@ def newest_of_each(records: Sequence[Record]) -> Parsed:
         if held is None or state.version >= held[1].version:
             newest[key] = (record, state)
     return Parsed(list(newest.values()), superseded, malformed)
+
+
+def _forgotten(record: Record) -> CaseState | None:
+    version = version_of(record.headers)
+    domain, _, case_id = (record.key or b"").decode(errors="replace").partition("/")
+    if not version or not case_id:
+        return None
+    return Gone(version, captured_id(record), None, "").state(domain, case_id)
 
 
 def _state(value: bytes) -> CaseState | None:

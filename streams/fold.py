@@ -4,6 +4,8 @@ A fold keeps what each form says, so that any order of arrival and any repetitio
 state, and so that an edited form's new version takes the place of the old one. A state is made of
 it by applying the blocks by (`received_on`, form id, ordinal) as HQ does (protocol.md §7).
 
+Of a case whose state has become null it keeps a mark (streams/tombstones.py).
+
 It stays small: of all but the newest forms (`detailed`), what later blocks among them have said
 otherwise is forgotten. (Should such a form be edited so late, what its new version no longer says
 cannot give way to what was forgotten.) Once there is a snapshot, a fold holds no more than the ids
@@ -21,6 +23,7 @@ from schemas.case_change import CaseChange
 from schemas.markup import text_of
 from schemas.values import Json
 from streams.compact import Capture, Outcome, same_content
+from streams.tombstones import Gone
 
 DETAILED_FORMS: Final = 20
 UNSEEN_FORMS: Final = 20
@@ -51,11 +54,15 @@ class FormSaid(msgspec.Struct, frozen=True, array_like=True):
     blocks: Sequence[Said | None]
 
 
-class CaseFold(msgspec.Struct, frozen=True):
-    """What is known of a case from forms, by form id. `version` only grows."""
+class CaseFold(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a case from forms, by form id. `version` only grows.
+
+    `gone` counts while there is no state: it is what was known before that became null.
+    """
 
     version: int
     forms: Mapping[str, FormSaid]
+    gone: Gone | None = None
 
     @classmethod
     def from_json(cls, value: bytes) -> "CaseFold":
@@ -112,6 +119,14 @@ def unseen_forms(state: CaseEvent, fold: CaseFold | None) -> Mapping[str, FormSa
     return {form_id: said for form_id, said in forms if _unseen(state, form_id, said.received_on)}
 
 
+def with_mark(fold: CaseFold | None, state: CaseState) -> CaseFold:
+    """Return the fold of a gone case whose state is to become null."""
+    gone = Gone.of(state)
+    if fold is not None and fold.gone == gone:
+        return fold
+    return CaseFold(max(fold.version + 1 if fold is not None else 0, gone.version), {}, gone)
+
+
 def state_of(
     fold: CaseFold, about: CaseChange, capture: Capture, held: CaseState | None
 ) -> CaseState:
@@ -151,12 +166,13 @@ def _beside_snapshot(
     if news and before is None:
         unseen[change.form_id] = FormSaid(change.received_on, change.edited_on, capture.id, [])
     newest = dict(_in_order(unseen)[-UNSEEN_FORMS:])
-    after = _with_forms(fold, newest, capture) if newest else None
+    marked = fold is not None and fold.gone is not None
+    after = _with_forms(fold, newest, capture) if newest or marked else None
     if not news:
         return Folded("stale", after)
     if not state.doubtful:
-        marked = replace(state, version=state.version + 1, doubtful=True)
-        return Folded("applied", after, marked)
+        doubtful = replace(state, version=state.version + 1, doubtful=True)
+        return Folded("applied", after, doubtful)
     again = before is not None and before.captured_id != capture.id
     return Folded("duplicate" if again else "applied", after)
 
@@ -182,7 +198,7 @@ def _with_forms(fold: CaseFold | None, forms: Mapping[str, FormSaid], capture: C
         return CaseFold(capture.microseconds, forms)
     if fold.forms == forms:
         return fold
-    return CaseFold(max(fold.version + 1, capture.microseconds), forms)
+    return CaseFold(max(fold.version + 1, capture.microseconds), forms, fold.gone)
 
 
 def _with_block(before: FormSaid | None, change: CaseChange, capture: Capture) -> FormSaid:

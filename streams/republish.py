@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 
+from schemas.case import CaseState
 from schemas.envelope import Headers
 from schemas.times import from_microseconds
 from streams.fold import CaseFold
@@ -40,6 +41,19 @@ def state_headers(kind: str, writer: str) -> Callable[[bytes, bytes], Headers]:
     return headers_of
 
 
+def tombstone_headers(state: CaseState, writer: str) -> Headers:
+    """Return the headers of the null that follows a gone case's state."""
+    texts = {
+        "ce_id": f"{state.captured_id}/tombstone/0",
+        "ce_type": "org.commcare.case.state",
+        "ce_subject": state.case_id,
+        "casewire-schema": "case-state/1",
+        "casewire-version": str(state.version + 1),
+        "casewire-writer": writer,
+    }
+    return _headers(state.domain, state.captured_id, texts)
+
+
 def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:
     """Return the function from key and value of a case's fold to its headers, as above."""
 
@@ -53,8 +67,10 @@ def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:
             "casewire-version": str(fold.version),
             "casewire-writer": writer,
         }
-        captured_id = max((form.captured_id for form in fold.forms.values()), default="")
-        return _headers(domain, captured_id, texts)
+        captured_ids = [form.captured_id for form in fold.forms.values()]
+        if fold.gone is not None:
+            captured_ids.append(fold.gone.captured_id)
+        return _headers(domain, max(captured_ids, default=""), texts)
 
     return headers_of
 

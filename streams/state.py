@@ -23,6 +23,7 @@ from streams.compact import (
 from streams.fold import CaseFold, fold_change, unseen_forms
 from streams.records import Out, Record, captured_id, header
 from streams.sizes import fitting
+from streams.tombstones import Gone
 
 STAGE: Final = "state"
 E = TypeVar("E", bound=Value)
@@ -71,15 +72,16 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
 
     def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
         event = _parsed(CaseEvent, record)
+        known = CaseFold.from_json(fold) if fold is not None else None
+        gone = known.gone if known is not None and held is None else None
         verdict = latest_case(
-            CaseState.from_json(held) if held is not None else None,
+            _held(held, gone, event),
             event,
             _capture(record),
             window_microseconds=window_microseconds,
         )
-        state = verdict.state
+        state = _told(verdict.state, gone)
         doubt: Doubt = "order" if verdict.doubtful else ""
-        known = CaseFold.from_json(fold) if fold is not None else None
         if state is not None and not state.doubtful and unseen_forms(state, known):
             state, doubt = replace(state, doubtful=True), "forms"
         target = _Target("case", event.case_id, writer, doubt=doubt)
@@ -95,21 +97,32 @@ def change_judge(*, writer: str) -> CaseJudge:
     def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
         change = _parsed(CaseChange, record)
         before = CaseFold.from_json(fold) if fold is not None else None
-        folded = fold_change(
-            CaseState.from_json(held) if held is not None else None,
-            before,
-            change,
-            _capture(record),
-        )
-        doubt: Doubt = "forms" if folded.state is not None and folded.state.doubtful else ""
+        gone = before.gone if before is not None and held is None else None
+        folded = fold_change(_held(held, gone, change), before, change, _capture(record))
+        state = _told(folded.state, gone)
+        doubt: Doubt = "forms" if state is not None and state.doubtful else ""
         target = _Target("case", change.case_id, writer, change.ordinal, doubt)
         untimed = change.received_on is None
-        judged = _judged(record, folded.outcome, folded.state, target, untimed=untimed)
+        judged = _judged(record, folded.outcome, state, target, untimed=untimed)
         if folded.fold is before:
             return judged
         return replace(judged, fold=_fold_out(record, folded.fold, before, target))
 
     return judge
+
+
+def _held(held: bytes | None, gone: Gone | None, about: CaseEvent | CaseChange) -> CaseState | None:
+    """Return the state to judge by: the one that is held, or the one that has become null."""
+    if held is not None:
+        return CaseState.from_json(held)
+    return gone.state(about.domain, about.case_id) if gone is not None else None
+
+
+def _told(state: CaseState | None, gone: Gone | None) -> CaseState | None:
+    """Return the state to publish. What is null stays so when the news is but a doubt about it."""
+    if state is not None and gone is not None and state.captured_id == gone.captured_id:
+        return None
+    return state
 
 
 def form_judge(*, writer: str) -> Judge:

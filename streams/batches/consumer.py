@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.batches.batch import Batch, BatchSchema
+from streams.batches.batch import Batch, BatchSchema, Work
 from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
@@ -50,8 +50,8 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def finish(self, batch: Batch, ahead: int) -> None:
-        """See Batch.done."""
+    async def finish(self, batch: Work, ahead: int) -> None:
+        """See Work.done."""
         task = asyncio.ensure_future(self._finish(batch, self.last.get(batch.chain)))
         self.last[batch.chain] = task
         self.unfinished.add(task)
@@ -62,7 +62,7 @@ class BatchConsumer(driver.Consumer):
             for finished in done:
                 finished.result()
 
-    async def _finish(self, batch: Batch, previous: asyncio.Task[None] | None) -> None:
+    async def _finish(self, batch: Work, previous: asyncio.Task[None] | None) -> None:
         try:
             if previous is not None:  # a store must not see an older change after a newer one
                 await previous

@@ -14,7 +14,7 @@ from faust.types import TP
 from schemas.envelope import Headers
 from schemas.errors import WorkerError
 from schemas.partitioner import partition_of
-from streams.batches.batch import Batch
+from streams.batches.batch import Work
 from streams.batches.producer import BatchProducer
 from streams.fence import ChangelogReader, Ends, FencedError, Gap, overwritten, version_of
 from streams.records import Out
@@ -81,7 +81,7 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
         self._writer = writer.encode()
         self._headers_of = headers_of
 
-    def changes(self, batch: Batch) -> "Changes":
+    def changes(self, batch: Work) -> "Changes":
         """Return what the batch is to change. It finishes after the batches before it that did.
 
         An agent that reads two topics gets batches of both; a store must take their changes in
@@ -178,7 +178,7 @@ class Changes:
     """What one batch changes in a table: reads see earlier writes at once."""
 
     table: BatchTable
-    batch: Batch
+    batch: Work
     log: list[Out] = field(default_factory=list)
     stored: list[bytes | None] = field(default_factory=list)
 
@@ -223,3 +223,10 @@ class Changes:
             key = self.log[i].key
             if table.unsent.get(key, table.unsent) is self.stored[i]:  # else it was changed again
                 del table.unsent[key]
+
+
+def work_on(table: BatchTable, partition: int) -> Work:
+    """Return work on a table's partition that follows from no batch."""
+    work = Work(TP(table.changelog_topic_name, partition))
+    work.bind(table.app)
+    return work

@@ -105,7 +105,7 @@ async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> 
         Made(b"{not json", offset=0),
         Made(b"[]", offset=1),
         Made(b'{"case_id": "x"}', offset=2),
-        Made(None, offset=3),
+        Made(None, offset=3),  # a null that does not tell its version
         state_record("a", 1, offset=4),
     ]
     letters = await Delivery("test", sink).deliver(records)
@@ -113,6 +113,7 @@ async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> 
         0,
         1,
         2,
+        3,
     ]
     assert set(sink.rows) == {"a"}
 

@@ -356,9 +356,9 @@ def shows(source: str, doubtful: bool, records: list[ConsumerRecord]) -> bool:
     return [(state.source, state.doubtful) for state in last] == [(source, doubtful)]
 
 
-def form_body(form_id: str, seconds: float, block: dict[str, Json]) -> bytes:
+def form_body(form_id: str, seconds: float, block: dict[str, Json], case_id: str = "c1") -> bytes:
     received_on = from_microseconds(T0 + int(seconds * 1_000_000))
-    case = {"@case_id": "c1", "@xmlns": CASE_XMLNS, **block}
+    case = {"@case_id": case_id, "@xmlns": CASE_XMLNS, **block}
     form = {"#type": "data", "case": case}
     return orjson.dumps({"id": form_id, "form": form, "received_on": received_on})
 
