@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from ingress import answers, auth, digest
 from ingress.answers import Answer
-from ingress.attempts import Attempts, Verdicts
+from ingress.attempts import Attempts, Used, Verdicts
 from ingress.auth import Grant, Guard, Pairs, Policy, Question, prove_at_once, slow_checks
 from ingress.auth_metrics import AuthMetrics, Failure
 from ingress.secrets_store import Scrypt
@@ -27,6 +27,8 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 HASHING_AT_ONCE: Final = 2
 _HASHING_QUEUE: Final = 64
 _REMEMBERED: Final = 4096
+#: Digest proofs: nine a second, for as long as a nonce lives.
+_PROOFS_REMEMBERED: Final = 32_768
 _GOOD_SECONDS: Final = 3600.0
 _WRONG_SECONDS: Final = 600.0
 #: Label and limiter's name of the token end points, which serve all domains.
@@ -38,6 +40,7 @@ _NOT_CHECKED: Final = "the credentials could not be checked"
 _EXPIRED: Final = "the access token has expired; a new one is needed"
 _NOT_KNOWN: Final = "what signed the credentials is not known here, or not yet"
 _NO_KEYS: Final = "the signing keys cannot be read; the log of the ingress tells why"
+_USED: Final = "these Digest credentials have been used already; send again after a new challenge"
 _MOVED: Final = "the credentials are for another address; does a proxy change it?"
 
 
@@ -126,6 +129,7 @@ class Access:
         self._salt = os.urandom(32)
         self._good = Verdicts(_REMEMBERED, _GOOD_SECONDS)
         self._bad = Verdicts(_REMEMBERED, _WRONG_SECONDS)
+        self._proofs = Used(_PROOFS_REMEMBERED)
         self._attempts = Attempts()
         self._slow = SlowChecks(hasher)
 
@@ -232,22 +236,27 @@ class Access:
     def _digest(
         self, policy: Policy, guard: Guard, sent: bytes, scope: Scope, domain: str
     ) -> Verdict:
+        """Judge an answer to a challenge. One that comes again is not stored, and not refused.
+
+        A proxy can have sent it twice, and requests answers one challenge for each request: a
+        second 401 would be final for HQ, although the first copy may have been answered 503.
+        """
         source = (domain, client_network(scope))
         if not self._attempts.take(source, time.monotonic()):
             return Unjudged(_TOO_MANY)
         target: bytes = scope["raw_path"]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
-        outcome, name = digest.check(
+        outcome = digest.check(
             sent, scope["method"], target, guard.digests, policy.keys, self._clock()
         )
-        if outcome != "wrong":
+        if outcome.judged != "wrong":
             self._attempts.give_back(source)
-        if outcome == "proven":
-            return Proven(name)
-        if outcome in ("unknown", "moved"):
-            return Unjudged(_MOVED if outcome == "moved" else _NOT_KNOWN)
-        return Wrong(stale=outcome == "stale")
+        if outcome.judged == "proven":
+            return Proven(outcome.name) if self._proofs.first(outcome.proof) else Unjudged(_USED)
+        if outcome.judged in ("unknown", "moved"):
+            return Unjudged(_MOVED if outcome.judged == "moved" else _NOT_KNOWN)
+        return Wrong(stale=outcome.judged == "stale")
 
     def _refused(
         self, policy: Policy, guard: Guard, domain: str, verdict: Verdict, failure: Failure

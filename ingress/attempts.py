@@ -1,4 +1,4 @@
-"""What has been judged, and how many guesses an address has left. Both are bounded."""
+"""What has been judged, what has been used, how many guesses an address has left. All bounded."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -40,6 +40,24 @@ class Verdicts:
         self._entries[key] = (name, now + self.seconds)
         if len(self._entries) > self.size:
             del self._entries[next(iter(self._entries))]
+
+
+@dataclass(slots=True)
+class Used:
+    """Remembers at least the last `size` keys, and at most twice as many."""
+
+    size: int
+    _newer: set[bytes] = field(default_factory=set)
+    _older: set[bytes] = field(default_factory=set)
+
+    def first(self, key: bytes) -> bool:
+        """Return whether the key is new; it is none from now on."""
+        if key in self._newer or key in self._older:
+            return False
+        if len(self._newer) >= self.size:
+            self._newer, self._older = set(), self._newer
+        self._newer.add(key)
+        return True
 
 
 @dataclass(slots=True)

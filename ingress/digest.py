@@ -1,7 +1,7 @@
 """HTTP Digest (RFC 7616) as `requests` speaks it, with nonces that need no store.
 
-A nonce may be used more than once while it lives: that would need a store that all processes
-share, and the connection is TLS.
+A nonce may be used more than once while it lives: HQ's payloads of one second share it, each with
+the count 1 and a number of its own. The same proof twice is for `Access` to judge.
 """
 
 import hashlib
@@ -33,12 +33,24 @@ class DigestEntry:
     ha1: HA1
 
 
-#: What came of a request: the credential's name, or why there is none.
-#: `stale`: right but for the nonce. `unknown`: the nonce's key is not known here, or its clock
-#: is ahead. `moved`: right but for another address. `wrong`: wrong.
-Outcome: TypeAlias = tuple[Literal["proven", "stale", "unknown", "moved", "wrong"], str]
+Judged: TypeAlias = Literal["proven", "stale", "unknown", "moved", "wrong"]
 
-_WRONG: Final[Outcome] = ("wrong", "")
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a request.
+
+    `stale`: right but for the nonce. `unknown`: the nonce's key is not known here, or its clock
+    is ahead. `moved`: right but for another address. `wrong`: wrong. If it is `proven`, `name` is
+    the credential's and `proof` the response: no other request has the same.
+    """
+
+    judged: Judged
+    name: str = ""
+    proof: bytes = b""
+
+
+_WRONG: Final = Outcome("wrong")
 
 
 def challenges(
@@ -72,12 +84,14 @@ def check(
     state = nonce_state(keys, sent["nonce"], now)
     proven = _proven(sent, method, entries)
     if state == "unknown":
-        return ("unknown", "")
+        return Outcome("unknown")
     if proven is None or state == "forged":
         return _WRONG
     if state == "stale":
-        return ("stale", "")
-    return ("proven", proven) if _same_address(sent["uri"], target) else ("moved", "")
+        return Outcome("stale")
+    if not _same_address(sent["uri"], target):
+        return Outcome("moved")
+    return Outcome("proven", proven, bytes.fromhex(sent["response"]))
 
 
 def _parameters(value: bytes) -> Mapping[str, str] | None:

@@ -1,6 +1,7 @@
 """Each way of HQ's to prove who it is, by HQ's own libraries over real HTTP (protocol.md §2)."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -9,10 +10,12 @@ import pytest
 import requests
 from oauthlib.oauth2 import OAuth2Error
 
+from casewire.hq import Request
 from ingress import answers
 from ingress.auth import Credential, Kind, policy
 from ingress.secrets_store import ha1_text, scrypt_text, sha256_text
 from ingress.tokens import Keys
+from tests.hq.client import Repeater
 from tests.hq.logins import (
     Anyone,
     ApiKey,
@@ -162,6 +165,59 @@ async def test_the_right_secret_is_taken_and_the_event_stored_once(
     assert way.secret.encode() not in b"".join(value for _, value in record.headers)
     labels = {"credential": name}
     assert rig.registry.get_sample_value("casewire_ingress_credential_uses_total", labels) == 2
+
+
+@dataclass(slots=True)
+class Doubling:
+    """A proxy that sends the first request with credentials twice, and returns the last answer."""
+
+    rig: Rig
+    doubled: bool = False
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                request = await message(reader)
+                answer = await self._passed_on(request)
+                if b"Authorization: Digest" in request and not self.doubled:
+                    self.doubled = True
+                    answer = await self._passed_on(request)
+                writer.write(answer)
+        writer.close()
+
+    async def _passed_on(self, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.rig.port)
+        writer.write(request)
+        answer = await message(reader)
+        writer.close()
+        return answer
+
+
+async def message(reader: asyncio.StreamReader) -> bytes:
+    """Read a request or an answer that says its length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].split()[0]
+    return head + await reader.readexactly(int(length))
+
+
+async def test_a_digest_payload_that_a_proxy_doubles_is_not_rejected(start: StartRig) -> None:
+    """A second 401 would be: requests answers one challenge for each request."""
+    credential = Credential(
+        name="d", domains=("demo",), kind="digest", username="hq", secret="digest"
+    )
+    rig = await start(credentials=[credential])
+    proxy = Doubling(rig)
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}/api/v1/in/demo"
+        repeater = Repeater(url=url, login=Digest("hq", "digest"), scale=0)
+        payload = Request(kind="other", body=b"x", content_type="text/xml")
+        [record] = await asyncio.to_thread(repeater.forward, [payload])
+    assert proxy.doubled
+    assert [attempt.status for attempt in record.attempts] == [503, 200]
+    assert "new challenge" in record.attempts[0].text
+    assert record.state == "Succeeded"
+    assert [stored.value for stored in (await rig.captured()).values()] == [b"x", b"x"]
 
 
 async def test_a_domain_without_a_credential_is_open_whatever_is_sent(start: StartRig) -> None:

@@ -18,7 +18,7 @@ from requests.auth import HTTPDigestAuth
 from starlette.types import Message
 
 from ingress.access import Access, Proven
-from ingress.attempts import BURST
+from ingress.attempts import BURST, Used
 from ingress.auth import Credential, policy
 from ingress.secrets_store import ha1_text, scrypt_text, sha256_text
 from ingress.token_endpoint import TokenEndpoint
@@ -253,6 +253,35 @@ async def test_an_old_nonce_is_stale_and_one_of_a_clock_ahead_is_our_own_fault()
     assert not [each for each in sent if "stale" in each]
     clock.now -= 3 * NONCE_SECONDS
     assert (await judged(access, right))[0] == 503
+
+
+async def test_a_digest_that_comes_again_is_neither_taken_nor_refused() -> None:
+    access = gate(Clock())
+    (*_, challenge) = await challenges(access)
+    first, second = digest_header(challenge), digest_header(challenge)
+    assert (await judged(access, first))[0] == 200
+    assert (await judged(access, second))[0] == 200, "payloads of one second share a nonce"
+    pattern = rb'response="([0-9a-f]+)"'
+    louder = re.sub(pattern, lambda found: b'response="%b"' % found[1].upper(), first)
+    for again in (first, second, louder, first.replace(b", ", b" ,  ")):
+        assert (await judged(access, again))[0] == 503
+    other_process = gate(Clock())
+    assert (await judged(other_process, first))[0] == 200, "processes share no memory"
+
+
+@given(st.integers(1, 20), st.lists(st.integers(0, 60), max_size=200))
+def test_at_least_the_last_proofs_are_remembered_and_memory_is_bounded(
+    size: int, keys: list[int]
+) -> None:
+    used = Used(size)
+    news: list[int] = []
+    for key in keys:
+        new = used.first(b"%d" % key)
+        assert not (new and key in news[-size:])
+        assert new or key in news[-2 * size :]
+        if new:
+            news.append(key)
+        assert len(used._newer) + len(used._older) <= 2 * size
 
 
 async def test_wrong_digests_are_limited_and_right_ones_do_not_count() -> None:
