@@ -1,0 +1,1 @@
+"""Streams beside other engines, and what its own path costs."""
