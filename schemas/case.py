@@ -1,7 +1,6 @@
 """Case events and case states: the case as HQ's own JSON gives it (contract §4, protocol §6.4)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from schemas.values import Json, Value
@@ -15,8 +14,7 @@ class Index(TypedDict):
     relationship: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseEvent(Value):
+class CaseEvent(Value, frozen=True, kw_only=True):
     """A snapshot of a case as it was forwarded.
 
     What the sent format cannot say is None (`attachments` and `xform_ids` of XML, in V1 also
@@ -37,7 +35,6 @@ class CaseEvent(Value):
     properties: Mapping[str, Json]
     indices: Mapping[str, Index] | None
     attachments: Mapping[str, Json] | None
-    extra: dict[str, Json] = field(default_factory=dict)
 
     @property
     def case_type(self) -> str:
@@ -51,8 +48,7 @@ class CaseEvent(Value):
         return self.xform_ids is not None and not self.xform_ids
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseState(CaseEvent):
+class CaseState(CaseEvent, frozen=True, kw_only=True):
     """The latest state of a case.
 
     `version` only grows for a case; whoever keeps a copy guards by it alone (contract §5).

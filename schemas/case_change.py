@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypedDict
 
 from schemas.case import Index
@@ -19,8 +18,7 @@ AttachmentChange = TypedDict(
 """A file that a block attaches. All three null: the attachment of that name is deleted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseChange(Value):
+class CaseChange(Value, frozen=True, kw_only=True):
     """A case block of a form, with HQ's meaning.
 
     `ordinal` counts the form's blocks from 1, in the order in which HQ reads them; `block` counts
@@ -49,7 +47,6 @@ class CaseChange(Value):
     close: bool
     index: Mapping[str, Index] | None
     attachment: Mapping[str, AttachmentChange] | None
-    extra: dict[str, Json] = field(default_factory=dict)
 
 
 _DATE_MODIFIED: Final = "date_modified"

@@ -1,11 +1,10 @@
 """Dead letters: what could not be processed, with all that is needed to repair and replay it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypedDict
 
 from schemas.errors import Cause
-from schemas.values import Json, Value
+from schemas.values import Value
 
 
 class Original(TypedDict):
@@ -24,8 +23,7 @@ class Original(TypedDict):
     headers: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter(Value):
+class DeadLetter(Value, frozen=True, kw_only=True):
     """`stage` is `decode`, `state`, `stub` or `sink:NAME`.
 
     `explanation` holds no values of the body. `path` is the field's path in the body, empty if
@@ -44,4 +42,3 @@ class DeadLetter(Value):
     failed_at: str
     target_error: str
     original: Original
-    extra: dict[str, Json] = field(default_factory=dict)

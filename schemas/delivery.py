@@ -5,13 +5,11 @@ record of its own besides. So what was written is: all offsets of the batches, l
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from schemas.values import Json, Value
+from schemas.values import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchDelivery(Value):
+class BatchDelivery(Value, frozen=True, kw_only=True):
     """`counts` by end state; for `state`: applied, stale, duplicate, dead. Offsets inclusive."""
 
     stage: str
@@ -20,11 +18,9 @@ class BatchDelivery(Value):
     first_offset: int
     last_offset: int
     counts: Mapping[str, int]
-    extra: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventDelivery(Value):
+class EventDelivery(Value, frozen=True, kw_only=True):
     """The end state of an event that was not written. `event_id` is its `ce_id`."""
 
     stage: str
@@ -33,4 +29,3 @@ class EventDelivery(Value):
     offset: int
     event_id: str
     outcome: str
-    extra: dict[str, Json] = field(default_factory=dict)

@@ -1,13 +1,11 @@
 """Form events, states and stubs: as HQ's own JSON gives them (contract §4, protocol §6.2)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from schemas.values import Json, Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormEvent(Value):
+class FormEvent(Value, frozen=True, kw_only=True):
     """A form as it was forwarded, also when it came as XML.
 
     What was not sent is None. `form` holds the answers as sent: `#type` is the root's tag,
@@ -39,7 +37,6 @@ class FormEvent(Value):
     attachments: Mapping[str, Json] | None = None
     is_phone_submission: bool | None = None
     resource_uri: str | None = None
-    extra: dict[str, Json] = field(default_factory=dict)
 
     @property
     def xmlns(self) -> str:
@@ -48,8 +45,7 @@ class FormEvent(Value):
         return xmlns if isinstance(xmlns, str) else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormState(FormEvent):
+class FormState(FormEvent, frozen=True, kw_only=True):
     """The latest version of a form.
 
     `version` is HQ's (the app's); the one that sinks guard by is `state_version`.
@@ -59,12 +55,10 @@ class FormState(FormEvent):
     captured_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormStub(Value):
+class FormStub(Value, frozen=True, kw_only=True):
     """That a form was received, and the cases that it touched."""
 
     domain: str
     form_id: str
     received_on: str | None
     case_ids: Sequence[str]
-    extra: dict[str, Json] = field(default_factory=dict)

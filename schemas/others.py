@@ -1,57 +1,46 @@
 """The other things that HQ forwards: app changes, users, locations, and custom bodies."""
 
-from dataclasses import dataclass, field
-
 from schemas.values import Json, Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppChange(Value):
+class AppChange(Value, frozen=True, kw_only=True):
     """That an app, or a build of one, was saved. HQ sends no more than the id."""
 
     domain: str
     app_id: str
-    extra: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserEvent(Value):
+class UserEvent(Value, frozen=True, kw_only=True):
     """A mobile worker as HQ's user API gives it; everything but the id is in `extra`."""
 
     domain: str
     id: str
     username: str | None = None
-    extra: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserState(UserEvent):
+class UserState(UserEvent, frozen=True, kw_only=True):
     """A mobile worker as last saved. `version` only grows; copies are guarded by it alone."""
 
     version: int
     captured_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocationEvent(Value):
+class LocationEvent(Value, frozen=True, kw_only=True):
     """A location as HQ's `location.to_json()` gives it."""
 
     domain: str
     location_id: str
     name: str | None = None
-    extra: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocationState(LocationEvent):
+class LocationState(LocationEvent, frozen=True, kw_only=True):
     """A location as last saved. `version` only grows; copies are guarded by it alone."""
 
     version: int
     captured_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CustomEvent(Value):
+class CustomEvent(Value, frozen=True, kw_only=True):
     """What a configurable or a data-source forwarder sent.
 
     `label` is that of the address, None for a data source posted without one. `body` is any JSON,
@@ -61,4 +50,3 @@ class CustomEvent(Value):
     domain: str
     label: str | None
     body: Json
-    extra: dict[str, Json] = field(default_factory=dict)

@@ -5,8 +5,10 @@ second time after a crash.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar
+
+from msgspec.structs import replace
 
 from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState

@@ -13,7 +13,7 @@ of the forms that the snapshot does not know yet.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import msgspec
@@ -171,7 +171,7 @@ def _beside_snapshot(
     if not news:
         return Folded("stale", after)
     if not state.doubtful:
-        doubtful = replace(state, version=state.version + 1, doubtful=True)
+        doubtful = msgspec.structs.replace(state, version=state.version + 1, doubtful=True)
         return Folded("applied", after, doubtful)
     again = before is not None and before.captured_id != capture.id
     return Folded("duplicate" if again else "applied", after)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from schemas.case import CaseEvent, CaseState
 from schemas.case_change import CaseChange
 from schemas.envelope import derived_headers
@@ -83,7 +85,7 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
         state = _told(verdict.state, gone)
         doubt: Doubt = "order" if verdict.doubtful else ""
         if state is not None and not state.doubtful and unseen_forms(state, known):
-            state, doubt = replace(state, doubtful=True), "forms"
+            state, doubt = msgspec.structs.replace(state, doubtful=True), "forms"
         target = _Target("case", event.case_id, writer, doubt=doubt)
         untimed = event.server_date_modified is None
         return _judged(record, verdict.outcome, state, target, untimed=untimed)

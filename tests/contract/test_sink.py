@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from msgspec.structs import replace
 
 from schemas.case import CaseState
 from schemas.errors import RejectedRowsError, TransientError

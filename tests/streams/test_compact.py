@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState
@@ -44,7 +44,7 @@ def snapshot(seconds: float | None, forms: str | None, **changes: object) -> Cas
         indices={},
         attachments=None if forms is None else {},
     )
-    return replace(case, **changes)  # type: ignore[arg-type]
+    return replace(case, **changes)
 
 
 def judge(held: CaseState | None, event: CaseEvent, number: int) -> Verdict[CaseState]:

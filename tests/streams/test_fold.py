@@ -1,11 +1,12 @@
 """Case blocks folded into states: whatever the order of arrival, what protocol.md §7 says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from schemas.case import CaseState, Index
 from schemas.case_change import CaseChange
@@ -51,7 +52,7 @@ def block(form_id: str = "f1", seconds: float | None = 0, **changes: object) -> 
         index=None,
         attachment=None,
     )
-    return replace(change, **changes)  # type: ignore[arg-type]
+    return replace(change, **changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 import re
 from base64 import b64decode
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter

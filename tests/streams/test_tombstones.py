@@ -1,12 +1,13 @@
 """Cases that are long gone: their states become null, and what comes late does not revive them."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, strategies as st
+from msgspec.structs import replace
 
 from schemas.case import CaseEvent, CaseState
 from schemas.settings import KafkaSettings
@@ -114,7 +115,7 @@ def test_a_late_block_of_a_form_revives_no_case_that_is_forgotten(
     state = replace(gone_state(31), server_date_modified=from_microseconds(T0))
     mark = with_mark(None, state).to_json()
     change = block("late", seconds, create={"case_type": "patient"})
-    late = replace(record(snapshot(0, "a"), 9), value=change.to_json())
+    late = dataclasses.replace(record(snapshot(0, "a"), 9), value=change.to_json())
     first = judge_change(late, None, mark)
     assert (first.outcome, first.publish) == (outcome, None)
     fold = mark if first.fold is None else first.fold.value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import faust
+import msgspec
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -216,7 +217,7 @@ def compared(state: CaseState) -> CaseState:
     A case that is gone keeps its type if anything read before said it.
     """
     properties = {} if state.deleted else state.properties
-    return replace(state, version=0, doubtful=False, properties=properties)
+    return msgspec.structs.replace(state, version=0, doubtful=False, properties=properties)
 
 
 def of_request(request: Request) -> Made:
@@ -238,7 +239,9 @@ def events(records: Sequence[Made]) -> int:
 def foreign(record: ConsumerRecord, change: int) -> Made:
     """Return a state as a worker writes it that is not the owner: `change` is its version's."""
     state = CaseState.from_json(record.value or b"")
-    other = replace(state, version=state.version + change, properties={"n": "foreign"})
+    other = msgspec.structs.replace(
+        state, version=state.version + change, properties={"n": "foreign"}
+    )
     kept = [
         item for item in record.headers if item[0] not in ("casewire-version", "casewire-writer")
     ]
