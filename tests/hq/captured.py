@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 
 from schemas.settings import KafkaSettings
-from tests.kafka_tools import read_all
+from tests.kafka_tools import ConsumerRecord, read_all
 
 #: How long a spool may take to drain once Kafka is back.
 DRAIN_SECONDS = 60
@@ -21,10 +21,15 @@ def event_id(receipt: str) -> str:
     return value["id"]
 
 
+def records(kafka: KafkaSettings) -> dict[str, ConsumerRecord]:
+    """Return all captured events by event id."""
+    found = asyncio.run(read_all(kafka.bootstrap_servers, kafka.topic("captured")))
+    return {(record.key or b"").decode(): record for record in found}
+
+
 def bodies(kafka: KafkaSettings) -> dict[str, bytes]:
     """Return the bodies of all captured events by event id."""
-    records = asyncio.run(read_all(kafka.bootstrap_servers, kafka.topic("captured")))
-    return {(record.key or b"").decode(): record.value or b"" for record in records}
+    return {event: record.value or b"" for event, record in records(kafka).items()}
 
 
 def assert_stored(kafka: KafkaSettings, expected: Mapping[str, bytes]) -> None:
