@@ -12,7 +12,8 @@ import orjson
 
 from casewire.auth_file import SECRETS, locked, read_entries, write_entries, write_private
 from casewire.cli import Launch
-from casewire.config import CREDENTIALS_FILE, NAME_PATTERN, Config
+from casewire.config import CREDENTIALS_FILE, Config
+from casewire.tables import NAME_PATTERN
 from ingress.auth import NAMED_KINDS, Credential, Kind
 from ingress.secrets_store import ha1_text, new_secret, scrypt_text, sha256_text, stored_form
 from ingress.settings import CredentialSettings

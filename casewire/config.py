@@ -3,23 +3,33 @@
 A path in the file is relative to the file's folder, a path in the environment to the current one.
 """
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, TypeVar, get_args
+from typing import Annotated, Final
 
 import msgspec
 
 from casewire.addresses import Address
 from casewire.environment import read_environment, variable
-from casewire.tables import FromEnvironment, key_name, keys_of, nearest, read_table
+from casewire.sink_config import read_sinks, sink_problems
+from casewire.tables import (
+    NAME_PATTERN,
+    FromEnvironment,
+    key_name,
+    keys_of,
+    nearest,
+    read_named,
+    read_secret,
+    read_table,
+)
 from ingress.auth import NAMED_KINDS, Credential, policy
 from ingress.settings import CredentialSettings, DomainSettings, IngressSettings
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import ConfigError
 from schemas.settings import KafkaSettings, Table
-from sinks.settings import SinkSettings, SqlSettings
+from sinks.registry import SETTINGS
+from sinks.settings import ExclusionSettings, SinkTable
 from streams.settings import StreamsSettings
 
 FILE: Final = "casewire.toml"
@@ -27,10 +37,6 @@ CREDENTIALS_FILE: Final = "credentials.toml"
 TOKEN_KEY_FILE: Final = "token.key"  # noqa: S105 - a name
 #: Kinds of credentials that HQ exchanges for a token before each payload.
 TOKEN_KINDS: Final = frozenset({"bearer", "oauth2"})
-NAME_PATTERN: Final = r"[a-z0-9][a-z0-9-]*"
-DEFAULT_SINK: Final = "sqlite"
-
-TableT = TypeVar("TableT", bound=Table)
 
 
 class MachineSettings(Table, frozen=True, kw_only=True):
@@ -63,7 +69,8 @@ class Config(Table, frozen=True, kw_only=True):
     credentials: Sequence[Credential]
     access_files: Sequence[Path]
     token_key_file: Path
-    sinks: Mapping[str, SinkSettings]
+    exclusions: Mapping[str, ExclusionSettings]
+    sinks: Mapping[str, SinkTable]
 
     @property
     def own_broker(self) -> bool:
@@ -87,13 +94,11 @@ _TABLES: Final[Mapping[str, type[Table]]] = {
     "ingress": IngressSettings,
     "streams": StreamsSettings,
 }
-_SINK_TYPES: Final[Mapping[str, type[SinkSettings]]] = {
-    str(kind.__struct_config__.tag): kind for kind in get_args(SinkSettings) or (SinkSettings,)
-}
 _NAMED: Final[Mapping[str, Sequence[str]]] = {
     "domains": keys_of(DomainSettings),
     "credentials": keys_of(CredentialSettings),
-    "sinks": list(dict.fromkeys(key for kind in _SINK_TYPES.values() for key in keys_of(kind))),
+    "exclusions": keys_of(ExclusionSettings),
+    "sinks": list(dict.fromkeys(key for kind in SETTINGS.values() for key in keys_of(kind))),
 }
 _PLAIN: Final = [
     *((key,) for key in keys_of(MachineSettings)),
@@ -174,11 +179,13 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     kafka = read_table(KafkaSettings, _table(raw, "kafka"), ("kafka",), errors)
     ingress = read_table(IngressSettings, _table(raw, "ingress"), ("ingress",), errors)
     streams = read_table(StreamsSettings, _table(raw, "streams"), ("streams",), errors)
-    domains = _named(DomainSettings, raw, "domains", DOMAIN_PATTERN, errors)
-    settings = _named(CredentialSettings, raw, "credentials", NAME_PATTERN, errors)
+    domains = read_named(DomainSettings, raw, "domains", DOMAIN_PATTERN, errors)
+    settings = read_named(CredentialSettings, raw, "credentials", NAME_PATTERN, errors)
     folder = Path() if path is None else path.parent
     credentials = _credentials(settings, _table(raw, "domains"), folder, errors)
-    sinks = _sinks(raw, folder, errors)
+    exclusions = read_named(ExclusionSettings, raw, "exclusions", NAME_PATTERN, errors)
+    sinks = read_sinks(_table(raw, "sinks") if "sinks" in raw else None, folder, errors)
+    errors.extend(sink_problems(sinks, exclusions))
     if machine is None or kafka is None or ingress is None or streams is None:
         return None
     data_dir = _data_dir(raw, machine, folder)
@@ -196,6 +203,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         credentials=credentials,
         access_files=_access_files(path, settings, token_key_file),
         token_key_file=token_key_file,
+        exclusions=exclusions,
         sinks=sinks,
     )
     errors.extend(_contradictions(config))
@@ -225,75 +233,6 @@ def _access_files(
     return [*written, *secrets, token_key_file]
 
 
-def _named(
-    kind: type[TableT], raw: Mapping[str, object], table: str, pattern: str, errors: list[str]
-) -> dict[str, TableT]:
-    found = {}
-    for name, value in _table(raw, table).items():
-        place = key_name((table, name, "")).rstrip()
-        if not re.fullmatch(pattern, name):
-            errors.append(f"{place}: the name must match {pattern}; give it another one")
-        elif not isinstance(value, dict):
-            errors.append(f"{place}: is a table; write {place}")
-        elif (settings := read_table(kind, value, (table, name), errors)) is not None:
-            found[name] = settings
-    return found
-
-
-def _sinks(
-    raw: Mapping[str, object], folder: Path, errors: list[str]
-) -> Mapping[str, SinkSettings]:
-    if "sinks" not in raw:
-        return {DEFAULT_SINK: SqlSettings()}
-    sinks: dict[str, SinkSettings] = {}
-    for name in _table(raw, "sinks"):
-        only = {"sinks": {name: _table(raw, "sinks")[name]}}
-        kind = _sink_type(name, _table(_table(raw, "sinks"), name), errors)
-        if kind is not None:
-            found = _named(kind, only, "sinks", NAME_PATTERN, errors)
-            sinks |= {key: _with_url(key, value, folder, errors) for key, value in found.items()}
-    return sinks
-
-
-def _sink_type(
-    name: str, raw: Mapping[str, object], errors: list[str]
-) -> type[SinkSettings] | None:
-    value = raw.get("type", "")
-    given = value.text if isinstance(value, FromEnvironment) else value
-    kind = _SINK_TYPES.get(given) if isinstance(given, str) else None
-    if kind is None:
-        known = ", ".join(f'"{each}"' for each in _SINK_TYPES)
-        errors.append(f"{key_name(('sinks', name, 'type'))}: write one of {known}")
-    return kind
-
-
-def _with_url(name: str, settings: SqlSettings, folder: Path, errors: list[str]) -> SqlSettings:
-    path = ("sinks", name, "url")
-    if settings.url and settings.url_file:
-        errors.append(f"{key_name(path)}: stands beside url_file; remove one of the two")
-    url = settings.url
-    if settings.url_file:
-        path = ("sinks", name, "url_file")
-        url = _secret(folder / settings.url_file, path, errors)
-    if url and not url.startswith(("postgresql://", "sqlite:///")):
-        errors.append(f"{key_name(path)}: must begin with postgresql:// or sqlite:///; correct it")
-    return msgspec.structs.replace(settings, url=url, url_file="")
-
-
-def _secret(file: Path, path: tuple[str, ...], errors: list[str]) -> str:
-    try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        errors.append(
-            f"{key_name(path)}: {file} cannot be read ({reason}); write the secret into that file"
-        )
-        return ""
-    if not secret:
-        errors.append(f"{key_name(path)}: {file} is empty; write the secret into it")
-    return secret
-
-
 def _credentials(
     settings: Mapping[str, CredentialSettings],
     domains: Mapping[str, object],
@@ -321,7 +260,7 @@ def _credentials(
             domains=credential.domains,
             kind=credential.kind,
             username=credential.username,
-            secret=_secret(file, (*path, "secret_file"), errors),
+            secret=read_secret(file, (*path, "secret_file"), errors),
             header=credential.header,
         )
         try:

@@ -22,7 +22,7 @@ from casewire.health import running
 from casewire.supervisor import ask_ready
 from casewire.topics import check_topics, partition_numbers
 from schemas.errors import CasewireError, DeliveryError
-from sinks.registry import SinkContext, make_sink
+from sinks.registry import make_sink
 
 #: Below it SQLite and the broker will soon stop.
 LEAST_FREE_BYTES: Final = 1024**3
@@ -138,7 +138,7 @@ def ingress_problems(url: str, status: int) -> Sequence[str]:
 async def _sinks(config: Config) -> Sequence[str]:
     problems = []
     for name, settings in config.sinks.items():
-        target = make_sink(settings, SinkContext(name, config.data_dir))
+        target = make_sink(name, settings, config.data_dir)
         try:
             await target.open()
         except DeliveryError as error:

@@ -5,6 +5,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, get_args, get_origin
 
 import msgspec
@@ -14,6 +15,7 @@ from schemas.settings import Table
 Path: TypeAlias = tuple[str, ...]
 TableT = TypeVar("TableT", bound=Table)
 
+NAME_PATTERN: Final = r"[a-z0-9][a-z0-9-]*"
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -67,18 +69,52 @@ def read_table(
     return kind(**values) if len(errors) == before else None
 
 
+def read_named(
+    kind: type[TableT], raw: Mapping[str, object], table: str, pattern: str, errors: list[str]
+) -> dict[str, TableT]:
+    """Return the settings of each table in `raw[table]` by name; one that is wrong is left out."""
+    found: dict[str, TableT] = {}
+    tables = raw.get(table)
+    for name, value in tables.items() if isinstance(tables, dict) else ():
+        place = key_name((table, name, "")).rstrip()
+        if not re.fullmatch(pattern, name):
+            errors.append(f"{place}: the name must match {pattern}; give it another one")
+        elif not isinstance(value, dict):
+            errors.append(f"{place}: is a table; write {place}")
+        elif (settings := read_table(kind, value, (table, name), errors)) is not None:
+            found[name] = settings
+    return found
+
+
+def read_secret(file: FilePath, path: Path, errors: list[str]) -> str:
+    """Return what a file holds, without white space around it; empty, and an error, if nothing."""
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        errors.append(
+            f"{key_name(path)}: {file} cannot be read ({reason}); write the secret into that file"
+        )
+        return ""
+    if not secret:
+        errors.append(f"{key_name(path)}: {file} is empty; write the secret into it")
+    return secret
+
+
 def _convert(value: object, wanted: Any) -> Any:
     if not isinstance(value, FromEnvironment):
         return msgspec.convert(value, wanted)
-    if _is_sequence(wanted):
+    if _origin_of(wanted) is collections.abc.Sequence:
         parts = [part.strip() for part in value.text.split(",")]
         return msgspec.convert([part for part in parts if part], wanted)
+    if _origin_of(wanted) is collections.abc.Mapping:
+        return msgspec.json.decode(value.text, type=wanted)
     return msgspec.convert(value.text, wanted, strict=False)
 
 
-def _is_sequence(wanted: Any) -> bool:
+def _origin_of(wanted: Any) -> Any:
     inner = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
-    return get_origin(inner) is collections.abc.Sequence
+    return get_origin(inner)
 
 
 def _unknown(path: Path, value: object, known: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 
@@ -28,7 +27,6 @@ from casewire.supervisor import (
 )
 from casewire.topics import create_topics
 from schemas.errors import UnavailableError
-from sinks.settings import SinkSettings
 
 DEMO: Final = history.Plan(domain=DOMAIN, cases=300, changes=2000)
 _LEFTOVER_SECONDS: Final = 30
@@ -163,19 +161,12 @@ async def await_leftovers(config: Config) -> None:
 
 def welcome(config: Config) -> str:
     """Return what to tell when all is ready."""
+    places = {name: sink.place(config.data_dir) for name, sink in config.sinks.items()}
     lines = [
         "casewire is up; Ctrl-C stops it",
         f"  ingress    http://{config.ingress.bind}/api/v1/in/DOMAIN",
-        *(f"  sink       {name}: {place(config, each)}" for name, each in config.sinks.items()),
+        *(f"  sink       {name}: {place}" for name, place in places.items()),
         f"  Kafka      {config.cluster.bootstrap_servers}",
         f"  logs       {config.run_dir}",
     ]
     return "\n".join(lines)
-
-
-def place(config: Config, settings: SinkSettings) -> str:
-    """Return where a sink writes to, without a password."""
-    if not settings.url:
-        return f"{config.data_dir / 'sqlite'}/DOMAIN.db"
-    parts = urlsplit(settings.url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -13,8 +13,10 @@ from casewire.logs import set_up_logs
 from casewire.tables import nearest
 from casewire.topics import check_topics
 from schemas.errors import ConfigError, UnavailableError
-from sinks.registry import SinkContext, make_sink
+from sinks.match import Choice
+from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
+from streams.delivery import Delivery, Pace
 
 
 @click.command(epilog="Example: casewire streams")
@@ -57,8 +59,15 @@ async def _run_streams(config: Config) -> None:
 
 async def _run_sink(config: Config, name: str) -> None:
     await _require_topics(config)
-    target = make_sink(config.sinks[name], SinkContext(name, config.data_dir))
-    app = create_sink_app(name, target, config.cluster, config.streams, config.data_dir)
+    settings = config.sinks[name]
+    excluded = {each: config.exclusions[each].match for each in settings.exclude}
+    delivery = Delivery(
+        name,
+        make_sink(name, settings, config.data_dir),
+        Choice(settings.match, excluded),
+        Pace(settings.batch_rows, settings.max_per_second),
+    )
+    app = create_sink_app(delivery, settings, config.cluster, config.streams, config.data_dir)
     await _serve(app, f"sink-{name}", config)
 
 

@@ -64,7 +64,11 @@ class DeliveryError(CasewireError):
 
 
 class TransientError(DeliveryError):
-    pass
+    """`retry_after`: how many seconds the target asks to be left alone, 0 if it does not say."""
+
+    def __init__(self, explanation: str, *, retry_after: float = 0) -> None:
+        super().__init__(explanation)
+        self.retry_after = retry_after
 
 
 class TargetError(DeliveryError):

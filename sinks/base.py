@@ -1,15 +1,75 @@
 """What a sink is: the promise between the runner (streams/delivery.py) and every connector."""
 
-from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
 
-from schemas.case import CaseState
+import orjson
+
+from schemas.case import CaseEvent, CaseState
+from schemas.envelope import Headers
+from schemas.errors import Rejection, TransientError
+from schemas.form import FormEvent, FormState
+from schemas.values import Json
+
+Source: TypeAlias = Literal["case-state", "form-state", "cases", "forms"]
+"""A topic that sinks read, without its prefix."""
 
 Outcome: TypeAlias = Literal["written", "stale"]
+Result: TypeAlias = Outcome | Rejection | TransientError
+"""How one message ended: at the target, as a dead letter, or not yet."""
+
+Event: TypeAlias = CaseState | FormState | CaseEvent | FormEvent
+
+EVENTS: Final[Mapping[Source, type[Event]]] = {
+    "case-state": CaseState,
+    "form-state": FormState,
+    "cases": CaseEvent,
+    "forms": FormEvent,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A record on its way to a sink.
+
+    `value` is its JSON object and `event` the same with types; those of a null are what is left of
+    a state long after its case was gone. `version` is that of a state, 0 for an event, which may
+    have none. `timestamp` is when the broker appended it, in milliseconds since 1970.
+    """
+
+    source: Source
+    partition: int
+    offset: int
+    timestamp: int
+    key: str
+    headers: Headers
+    value: Mapping[str, Json]
+    event: Event
+    version: int
+
+    @property
+    def kind(self) -> Literal["case", "form"]:
+        return "case" if self.source in ("case-state", "cases") else "form"
+
+    @property
+    def domain(self) -> str:
+        return self.key.partition("/")[0]
+
+    @property
+    def subject(self) -> str:
+        """The id of the case or form."""
+        return self.key.partition("/")[2]
+
+
+def parsed(value: bytes, source: Source) -> tuple[Mapping[str, Json], Event]:
+    """Return a record's value, plain and with types. Raises ValueError or TypeError."""
+    plain = orjson.loads(value)
+    return plain, EVENTS[source].from_object(plain)
 
 
 class Sink(Protocol):
-    """A target of case states.
+    """A target of cases and forms.
 
     The runner calls `open` once, then `write` for one batch after the other, then `close`.
     """
@@ -17,12 +77,15 @@ class Sink(Protocol):
     async def open(self) -> None:
         """Connect. Raises TransientError or TargetError; may be called again after either."""
 
-    async def write(self, states: Sequence[CaseState]) -> Sequence[Outcome]:
+    async def write(self, messages: Sequence[Message]) -> Sequence[Result]:
         """Write a batch; return when the target has confirmed it, and not before.
 
-        `states` holds each (domain, case id) at most once. Returns one outcome a state, in order:
-        `stale` if the target already holds a greater version (an equal one is written again).
-        The same batch twice, or a batch cut anywhere, leaves the same as once.
+        `messages` holds each key at most once, or, if the sink reads events (`every = true`), as
+        often as it came, in order. Returns one result a message, in order: `stale` if the target
+        already holds a greater version (an equal one is written again); a Rejection if it will
+        never be taken; a TransientError if it was not written and may be later, and then so for all
+        later messages of its key. The same batch twice, or a batch cut anywhere, leaves the same
+        as once.
 
         Raises, with nothing written or only what a repeat makes right:
         - TransientError: the same batch can succeed later;

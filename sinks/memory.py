@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from schemas.case import CaseState
-from sinks.base import Outcome
+from sinks.base import Message, Outcome
 from sinks.guard import Decision, Held, OnDelete, by_domain, decided
-from sinks.rows import Row, filled, prepared
+from sinks.rows import Row, cases, filled, prepared
 
 
 class MemorySink:
@@ -20,8 +19,8 @@ class MemorySink:
     async def open(self) -> None:
         pass
 
-    async def write(self, states: Sequence[CaseState]) -> Sequence[Outcome]:
-        rows = prepared(states, takes_nul=True)
+    async def write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        rows = prepared(cases(messages), takes_nul=True)
         outcomes: dict[int, Outcome] = {}
         for domain, places in by_domain(rows).items():
             decision = self._decide(domain, [rows[place] for place in places])

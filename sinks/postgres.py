@@ -13,7 +13,6 @@ from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from schemas.case import CaseState
 from schemas.errors import (
     ConfigError,
     DeliveryError,
@@ -22,11 +21,11 @@ from schemas.errors import (
     TargetError,
     TransientError,
 )
-from sinks.base import Outcome
+from sinks.base import Message, Outcome
 from sinks.catalog import Catalog, missing
 from sinks.guard import OnDelete, by_domain
 from sinks.postgres_tables import Connection, applied, grown
-from sinks.rows import Row, prepared
+from sinks.rows import Row, cases, prepared
 
 Fault: TypeAlias = Literal["transient", "target", "row"]
 
@@ -74,8 +73,8 @@ class PostgresSink:
         with _translated_errors(rows_to_blame=False):
             await self._connected()
 
-    async def write(self, states: Sequence[CaseState]) -> Sequence[Outcome]:
-        rows = prepared(states, takes_nul=False)
+    async def write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        rows = prepared(cases(messages), takes_nul=False)
         outcomes: dict[int, Outcome] = {}
         rejections: dict[int, Rejection] = {}
         for places in by_domain(rows).values():

@@ -1,63 +1,30 @@
 """The sinks there are, by the `type` of `[sinks.NAME]`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigError
 from sinks.base import Sink
-from sinks.postgres import PostgresSink
-from sinks.settings import SinkSettings, SqlSettings
-from sinks.sqlite import SqliteSink
+from sinks.settings import SinkTable
+from sinks.sql_settings import SqlSettings
 
-_SQLITE: Final = "sqlite:///"
-_POSTGRES: Final = ("postgresql://", "postgres://")
+SETTINGS: Final[Mapping[str, type[SinkTable]]] = {"sql": SqlSettings}
 
-
-@dataclass(frozen=True, slots=True)
-class SinkContext:
-    """`name` is the sink's in the configuration, `data_dir` that of the machine."""
-
-    name: str
-    data_dir: Path
+#: The modules that make them. Imported when needed: every command reads the configuration, and a
+#: target's library is large.
+_MODULES: Final = {"sql": "sinks.sql"}
 
 
-def sql_sink(settings: SqlSettings, context: SinkContext) -> Sink:
-    """Raise ConfigError if the URL is missing from its file or is for no database we know."""
-    key = f"sinks.{context.name}"
-    url = _url(settings, key)
-    if not url:
-        return SqliteSink(context.data_dir / "sqlite", settings.on_delete)
-    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
-        return SqliteSink(Path(url.removeprefix(_SQLITE)), settings.on_delete)
-    if url.startswith(_POSTGRES):
-        try:
-            return PostgresSink(url, settings.on_delete)
-        except ConfigError as error:
-            raise ConfigError(f"{key}.url: {error}") from None
-    raise ConfigError(f"{key}.url is for no known database: write postgresql://… or {_SQLITE}…")
+def type_of(settings: SinkTable) -> str:
+    return str(settings.__struct_config__.tag)
 
 
-SINKS: Final[Mapping[str, Callable[[SqlSettings, SinkContext], Sink]]] = {
-    "sql": sql_sink,
-}
-
-
-def make_sink(settings: SinkSettings, context: SinkContext) -> Sink:
-    """Return the sink that the settings describe. Raises ConfigError."""
-    return SINKS[str(settings.__struct_config__.tag)](settings, context)
-
-
-def _url(settings: SqlSettings, key: str) -> str:
-    if not settings.url_file:
-        return settings.url
-    if settings.url:
-        raise ConfigError(f"{key} has both url and url_file: remove one")
+def make_sink(name: str, settings: SinkTable, data_dir: Path) -> Sink:
+    """Return the sink `name` that the settings describe. Raises ConfigError."""
     try:
-        return Path(settings.url_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(
-            f"{key}.url_file cannot be read ({error.strerror}): "
-            "write the URL into it, readable for Casewire's user"
-        ) from error
+        sink: Sink = import_module(_MODULES[type_of(settings)]).make(settings, data_dir)
+    except ConfigError as error:
+        raise ConfigError(f"[sinks.{name}] {error}") from None
+    return sink

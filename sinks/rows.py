@@ -11,6 +11,7 @@ from schemas.case import CaseState, Index
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import RejectedRowsError, Rejection
 from schemas.values import Json
+from sinks.base import Message
 
 Cell: TypeAlias = str | int | bool | None
 Kind: TypeAlias = Literal["text", "time", "flag", "number", "json"]
@@ -60,6 +61,11 @@ class Row:
     own: Mapping[str, Cell]
     properties: Mapping[str, str]
     kept: frozenset[str]
+
+
+def cases(messages: Sequence[Message]) -> Sequence[CaseState]:
+    """Return the case states of messages of `case-state`."""
+    return [message.event for message in messages if isinstance(message.event, CaseState)]
 
 
 def prepared(states: Sequence[CaseState], *, takes_nul: bool) -> Sequence[Row]:

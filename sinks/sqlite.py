@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from schemas.case import CaseState
 from schemas.errors import TargetError, TransientError
-from sinks.base import Outcome
+from sinks.base import Message, Outcome
 from sinks.catalog import (
     GUARD_COLUMNS,
     GUARD_TABLE,
@@ -30,7 +29,7 @@ from sinks.catalog import (
 )
 from sinks.guard import Held, OnDelete, by_domain, decided
 from sinks.names import quoted, shortened
-from sinks.rows import KEY, OWN_COLUMNS, UNSAYABLE, Cell, Kind, Row, cells, filled, prepared
+from sinks.rows import KEY, OWN_COLUMNS, UNSAYABLE, Cell, Kind, Row, cases, cells, filled, prepared
 
 T = TypeVar("T")
 
@@ -74,8 +73,8 @@ class SqliteSink:
     async def open(self) -> None:
         await self._in_thread(self._make_folder)
 
-    async def write(self, states: Sequence[CaseState]) -> Sequence[Outcome]:
-        return await self._in_thread(lambda: self._write(states))
+    async def write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        return await self._in_thread(lambda: self._write(messages))
 
     async def close(self) -> None:
         if self._thread is not None:
@@ -97,8 +96,8 @@ class SqliteSink:
                 "create it, or give Casewire's user the right to"
             ) from error
 
-    def _write(self, states: Sequence[CaseState]) -> Sequence[Outcome]:
-        rows = prepared(states, takes_nul=True)
+    def _write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        rows = prepared(cases(messages), takes_nul=True)
         outcomes: dict[int, Outcome] = {}
         for domain, places in by_domain(rows).items():
             chosen = [rows[place] for place in places]

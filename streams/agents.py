@@ -18,7 +18,8 @@ from streams.batches.table import BatchTable, Changes
 from streams.bodies import Bodies
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
-from streams.delivery import Delivery
+from streams.delivery import Delivered, Delivery
+from streams.gathering import Gathering
 from streams.ledger import Ledger
 from streams.records import Out, Record
 from streams.state import STAGE, CaseJudge, Judge, Judged
@@ -191,13 +192,29 @@ class _Verdicts:
         await self._batch.send(wiring.kafka.topic("deliveries"), self._ledger.records())
 
 
-def deliverer(wiring: Wiring, delivery: Delivery) -> Agent:
-    """Return the agent that writes states to a sink."""
+def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent:
+    """Return the agent that writes to a sink."""
 
-    async def write_states(stream: faust.StreamT[bytes]) -> None:
-        async for batch in stream.noack():  # type: ignore[attr-defined]
-            letters = await delivery.deliver(batch.records)
-            await batch.send(wiring.kafka.topic("dead-letters"), letters)
-            await batch.done()
+    async def write_to_sink(stream: faust.StreamT[bytes]) -> None:
+        batches = aiter(stream.noack())  # type: ignore[attr-defined]
+        async for group in gathering.groups(batches):
+            delivered = await delivery.deliver([each for batch in group for each in batch.records])
+            start = 0
+            for batch in group:
+                await _told(wiring, batch, delivery.stage, delivered, start)
+                start += len(batch.records)
+            for batch in group:
+                await batch.done()
 
-    return write_states
+    return write_to_sink
+
+
+async def _told(wiring: Wiring, batch: Batch, stage: str, delivered: Delivered, start: int) -> None:
+    """Send what became of a batch, whose records begin at `start` of what was delivered."""
+    ledger = Ledger(stage, written="written")
+    places = range(start, start + len(batch.records))
+    for place, record in zip(places, batch.records, strict=True):
+        ledger.add(record, delivered.ends[place])
+    letters = [delivered.letters[place] for place in places if place in delivered.letters]
+    await batch.send(wiring.kafka.topic("dead-letters"), letters)
+    await batch.send(wiring.kafka.topic("deliveries"), ledger.records())

@@ -15,7 +15,7 @@ import faust
 from mode import CrashingSupervisor
 
 from schemas.settings import KafkaSettings
-from sinks.base import Sink
+from sinks.settings import SinkTable
 from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper
 from streams.batches.assignor import WholeAssignor
 from streams.batches.batch import BatchSchema
@@ -23,6 +23,7 @@ from streams.batches.table import BatchTable
 from streams.batches.transport import use_batches
 from streams.decode import CASE_CHANGES
 from streams.delivery import Delivery
+from streams.gathering import Gathering
 from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
@@ -80,13 +81,18 @@ def create_streams_app(
 
 
 def create_sink_app(
-    name: str, sink: Sink, kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
+    delivery: Delivery,
+    sink: SinkTable,
+    kafka: KafkaSettings,
+    settings: StreamsSettings,
+    data_dir: Path,
 ) -> faust.App:
-    """Return the worker that writes case states to a sink, with a consumer group of its own."""
-    delivery = Delivery(name, sink)
-    app = base_app(kafka.group(f"sink-{name}"), kafka, settings, data_dir, stream_wait_empty=False)
-    use_batches(app, excused=lambda: delivery.waiting)
-    add_agent(app, kafka, ("case-state",), deliverer(Wiring(kafka, ahead=0), delivery))
+    """Return the worker that writes to a sink, with a consumer group of its own."""
+    gathering = Gathering(rows=sink.batch_rows, size=sink.batch_bytes, seconds=sink.batch_seconds)
+    group = kafka.group(f"sink-{delivery.name}")
+    app = base_app(group, kafka, settings, data_dir, stream_wait_empty=False)
+    use_batches(app, excused=lambda: delivery.waiting or gathering.waiting)
+    add_agent(app, kafka, sink.sources, deliverer(Wiring(kafka, ahead=0), delivery, gathering))
     return app
 
 

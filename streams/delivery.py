@@ -1,24 +1,26 @@
-"""From a batch of state records to a sink: the newest of each key, tried until it is settled."""
+"""From records to a sink: chosen, the newest of each key, tried until each is settled."""
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
-from schemas.case import CaseState
 from schemas.errors import RejectedRowsError, Rejection, TransientError
 from schemas.times import from_microseconds
-from sinks.base import Sink
+from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
+from sinks.match import Choice
 from streams import metrics
 from streams.dead_letters import dead_letter
 from streams.fence import version_of
 from streams.records import Out, Record, captured_id
 from streams.tombstones import Gone
 
-FIRST_WAIT_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 30.0
+FIRST_WAIT_SECONDS: Final = 0.5
+LONGEST_WAIT_SECONDS: Final = 30.0
+_EVERYTHING: Final = Choice({}, {})
 
 logger = logging.getLogger(__name__)
 
@@ -31,129 +33,198 @@ def backoff(jitter: Callable[[], float] = random.random) -> Iterator[float]:
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
+class SinkRecord(Record, Protocol):
+    """A record with the time at which the broker appended it (milliseconds since 1970)."""
+
+    @property
+    def timestamp(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
-class Parsed:
-    """The newest state of each key in a batch, each with its record, and what is no state."""
+class Pace:
+    """`rows`: the most of one write. `per_second`: the most that is written, 0 for no limit."""
 
-    states: Sequence[tuple[Record, CaseState]]
-    superseded: int
-    malformed: Sequence[Record]
-
-
-def newest_of_each(records: Sequence[Record]) -> Parsed:
-    """Parse a batch of state records. A null says of a case that it is gone, as its state did.
-
-    Who was away for long may never have read that state: it is compacted away.
-    """
-    newest: dict[bytes, tuple[Record, CaseState]] = {}
-    malformed = []
-    superseded = 0
-    for record in records:
-        state = _forgotten(record) if record.value is None else _state(record.value)
-        if state is None:
-            malformed.append(record)
-            continue
-        key = record.key or b""
-        held = newest.get(key)
-        superseded += held is not None
-        if held is None or state.version >= held[1].version:
-            newest[key] = (record, state)
-    return Parsed(list(newest.values()), superseded, malformed)
+    rows: int
+    per_second: int = 0
 
 
-def _forgotten(record: Record) -> CaseState | None:
-    version = version_of(record.headers)
-    domain, _, case_id = (record.key or b"").decode(errors="replace").partition("/")
-    if not version or not case_id:
-        return None
-    return Gone(version, captured_id(record), None, "").state(domain, case_id)
+@dataclass(slots=True)
+class Delivered:
+    """How each of some records ended: `ends` in their order, dead letters by their place."""
 
-
-def _state(value: bytes) -> CaseState | None:
-    try:
-        state = CaseState.from_json(value)
-    except (TypeError, ValueError):
-        return None
-    fields: tuple[object, object] = (state.version, state.properties)
-    match fields:
-        case (int(), dict()):
-            return state
-        case _:
-            return None
+    ends: list[str]
+    letters: dict[int, Out] = field(default_factory=dict)
 
 
 class Delivery:
-    """Delivers batches of records to one sink.
+    """Delivers records to one sink.
 
-    `sleep` waits between tries; `waiting` says that the target is down. TargetError and what nobody
-    foresaw pass through: the process ends, nothing is acknowledged, and the next start begins with
-    the same batch.
+    `sleep` waits between tries; `waiting` says that the target is down. While it is, one message
+    is tried, not a batch of them. TargetError and what nobody foresaw pass through: the process
+    ends, nothing is acknowledged, and the next start begins with the same records.
     """
 
     def __init__(
-        self, name: str, sink: Sink, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        name: str,
+        sink: Sink,
+        choice: Choice = _EVERYTHING,
+        pace: Pace = Pace(2000),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = name
+        self.stage = f"sink:{name}"
+        self.waiting = False
         self._sink = sink
+        self._choice = choice
+        self._pace = pace
         self._sleep = sleep
         self._open = False
-        self.waiting = False
 
-    async def deliver(self, records: Sequence[Record]) -> Sequence[Out]:
-        """Write a batch; return the dead letters of what the target will never take."""
-        parsed = newest_of_each(records)
-        rejected = await self._write(parsed.states)
-        rejected.extend(
-            (record, Rejection("invalid_field", "this is not a case state"))
-            for record in parsed.malformed
-        )
-        self._count("superseded", parsed.superseded)
-        self._count("dead", len(rejected))
-        now = from_microseconds(time.time_ns() // 1000)
-        stage = f"sink:{self.name}"
-        for _record, rejection in rejected:
-            metrics.DEAD_LETTERS.labels(stage, rejection.cause).inc()
-        return [dead_letter(record, stage, why, failed_at=now) for record, why in rejected]
+    async def deliver(self, records: Sequence[SinkRecord]) -> Delivered:
+        """Write what the sink wants of the records; return when all of them are settled."""
+        delivered = Delivered([""] * len(records))
+        messages: dict[int, Message] = {}
+        for place, record in enumerate(records):
+            message = _message(record)
+            if isinstance(message, Rejection):
+                self._end(delivered, place, record, message)
+            else:
+                messages[place] = message
+        chosen = self._chosen(messages, delivered)
+        waits = backoff()
+        while chosen:
+            places = chosen[: 1 if self.waiting else self._pace.rows]
+            began = time.monotonic()
+            results, error = await self._write([messages[place] for place in places])
+            for place, result in zip(places, results, strict=True):
+                if isinstance(result, TransientError):
+                    error = error or result
+                else:
+                    self._end(delivered, place, records[place], result)
+            chosen = [place for place in chosen if not delivered.ends[place]]
+            if error is not None:
+                await self._wait(next(waits), error)
+            else:
+                self._set_waiting(waiting=False)
+                waits = backoff()
+                await self._keep_pace(len(places), began)
+        return delivered
 
     async def close(self) -> None:
         await self._sink.close()
 
-    async def _write(
-        self, states: Sequence[tuple[Record, CaseState]]
-    ) -> list[tuple[Record, Rejection]]:
-        """Write states until each is written, stale, or refused; return the refused."""
-        rejected: list[tuple[Record, Rejection]] = []
-        waits = backoff()
-        while states:
-            try:
-                await self._write_once([state for _, state in states])
-            except RejectedRowsError as error:
-                rejected.extend((states[i][0], why) for i, why in error.rows.items())
-                states = [pair for i, pair in enumerate(states) if i not in error.rows]
-            except TransientError as error:
-                await self._wait(next(waits), error)
-            else:
-                break
-        self._set_waiting(waiting=False)
-        return rejected
+    def _chosen(self, messages: Mapping[int, Message], delivered: Delivered) -> list[int]:
+        """Return the places of the messages to write, with the others' ends noted."""
+        left_out: dict[int, str] = {}
+        newest: dict[tuple[Source, str], int] = {}
+        for place, message in messages.items():
+            rule = self._choice.rule_against(message)
+            if rule:
+                left_out[place] = f"excluded by {rule}"
+            elif message.version:
+                held = newest.get((message.source, message.key))
+                newer = held is None or message.version >= messages[held].version
+                if held is not None:
+                    left_out[held if newer else place] = "superseded"
+                if newer:
+                    newest[message.source, message.key] = place
+        for place, end in left_out.items():
+            delivered.ends[place] = end
+            metrics.DELIVERED.labels(self.name, end).inc()
+        return [place for place in messages if place not in left_out]
 
-    async def _write_once(self, states: Sequence[CaseState]) -> None:
-        if not self._open:
-            await self._sink.open()
-            self._open = True
-        outcomes = await self._sink.write(states)
-        for outcome in outcomes:
-            self._count(outcome, 1)
+    async def _write(
+        self, messages: Sequence[Message]
+    ) -> tuple[Sequence[Result], TransientError | None]:
+        """Return how each message ended, and why the target could take none of them."""
+        rejected: dict[int, Rejection] = {}
+        left = list(range(len(messages)))
+        while True:
+            try:
+                if not self._open:
+                    await self._sink.open()
+                    self._open = True
+                written = await self._sink.write([messages[place] for place in left])
+            except RejectedRowsError as error:
+                rejected |= {left[i]: why for i, why in error.rows.items()}
+                left = [place for place in left if place not in rejected]
+                if left:
+                    continue
+                written = []
+            except TransientError as error:
+                return [rejected.get(place, error) for place in range(len(messages))], error
+            ended = dict(zip(left, written, strict=True)) | rejected
+            return [ended[place] for place in range(len(messages))], None
+
+    def _end(
+        self, delivered: Delivered, place: int, record: Record, result: Outcome | Rejection
+    ) -> None:
+        end = "dead" if isinstance(result, Rejection) else result
+        if isinstance(result, Rejection):
+            failed_at = from_microseconds(time.time_ns() // 1000)
+            letter = dead_letter(record, self.stage, result, failed_at=failed_at)
+            delivered.letters[place] = letter
+            metrics.DEAD_LETTERS.labels(self.stage, result.cause).inc()
+        delivered.ends[place] = end
+        metrics.DELIVERED.labels(self.name, end).inc()
 
     async def _wait(self, seconds: float, error: TransientError) -> None:
         self._set_waiting(waiting=True)
         metrics.RETRIES.labels(self.name).inc()
+        seconds = max(seconds, error.retry_after)
         logger.warning("sink %s: %s; trying again in %.1f s", self.name, error, seconds)
         await self._sleep(seconds)
+
+    async def _keep_pace(self, written: int, began: float) -> None:
+        if self._pace.per_second:
+            due = began + written / self._pace.per_second
+            await self._sleep(max(due - time.monotonic(), 0))
 
     def _set_waiting(self, *, waiting: bool) -> None:
         self.waiting = waiting
         metrics.WRITING.labels(self.name).set(waiting)
 
-    def _count(self, outcome: str, amount: int) -> None:
-        metrics.DELIVERED.labels(self.name, outcome).inc(amount)
+
+def _message(record: SinkRecord) -> Message | Rejection:
+    source = _source(record.topic)
+    version = version_of(record.headers)
+    try:
+        if not version and source in ("case-state", "form-state"):
+            raise ValueError  # noqa: TRY301
+        key = (record.key or b"").decode()
+        state = _forgotten(record, key) if record.value is None else record.value
+        value, event = parsed(state, source)
+    except (TypeError, ValueError):
+        return Rejection("invalid_field", f"this is nothing that belongs on {source}")
+    return Message(
+        source=source,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        key=key,
+        headers=record.headers,
+        value=value,
+        event=event,
+        version=version,
+    )
+
+
+def _source(topic: str) -> Source:
+    return next(source for source in EVENTS if topic.endswith(source))
+
+
+def _forgotten(record: Record, key: str) -> bytes:
+    """Return the state that a null stands for: of a case that is gone, as its last state said.
+
+    Who was away for long may never have read that one: it is compacted away. Raises ValueError if
+    the null is none of ours.
+    """
+    domain, _, case_id = key.partition("/")
+    if not case_id:
+        raise ValueError
+    return (
+        Gone(version_of(record.headers), captured_id(record), None, "")
+        .state(domain, case_id)
+        .to_json()
+    )

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from casewire.config import Config, load_config
 from casewire.tables import key_name
 from schemas.errors import ConfigError
-from sinks.settings import SqlSettings
+from sinks.sql_settings import SqlSettings
 
 DOMAIN = '[domains.demo]\n[credentials.hq]\ndomains = ["demo"]\nkind = "basic"\nusername = "hq"\n'
 
@@ -88,7 +88,7 @@ def test_paths_of_the_file_are_relative_to_it_and_secrets_are_not_shown(tmp_path
     assert credential.secret == "s3cret"
     assert "s3cret" not in repr(config)
     assert config.data_dir == tmp_path / "data"
-    assert config.sinks["db"].url == "postgresql://casewire:pass@db/x"
+    assert config.sinks == {"db": SqlSettings(url="postgresql://casewire:pass@db/x")}
 
 
 def test_credentials_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
@@ -127,7 +127,11 @@ BAD: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
         ("did you mean CASEWIRE_INGRESS_BIND?", "did you mean CASEWIRE_SINKS__DB__URL?"),
     ),
     "sink type": ("[sinks.db]\n", {}, ('[sinks.db] type: write one of "sql"',)),
-    "sink url": ('[sinks.db]\ntype = "sql"\nurl = "mysql://x"\n', {}, ("[sinks.db] url: must",)),
+    "sink url": (
+        '[sinks.db]\ntype = "sql"\nurl = "mysql://x"\n',
+        {},
+        ("[sinks.db] url: is for",),
+    ),
     "two urls": (
         '[sinks.db]\ntype = "sql"\nurl = "sqlite:///x"\nurl_file = "nowhere"\n',
         {},

@@ -16,9 +16,9 @@ from casewire.demo import Story, command_line, require_open, run_demo, told, whe
 from casewire.health import running
 from casewire.simulation.history import Plan
 from casewire.sums import Judged, Sums, read_topic
-from casewire.up import place, plan, surroundings, welcome
+from casewire.up import plan, surroundings, welcome
 from schemas.errors import ConfigError
-from sinks.settings import SqlSettings
+from sinks.sql_settings import SqlSettings
 from tests.servers import KafkaServer, free_port
 
 pytestmark = pytest.mark.anyio
@@ -151,7 +151,7 @@ def test_a_welcome_shows_addresses_and_no_password(tmp_path: Path) -> None:
     config = load_config(None, environment(tmp_path))
     assert f"{tmp_path}/var/sqlite/DOMAIN.db" in welcome(config)
     with_password = SqlSettings(url="postgresql://me:secret@db:5432/x?password=secret")
-    assert place(config, with_password) == "postgresql://db:5432/x"
+    assert with_password.place(config.data_dir) == "postgresql://db:5432/x"
 
 
 def test_the_demo_is_refused_where_its_project_could_not_forward(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import psycopg
 from schemas.case import CaseState, Index
 from schemas.times import from_datetime
 from schemas.values import Json
-from sinks.base import Sink
+from sinks.base import Message, Result, Sink
 from sinks.catalog import Catalog, Name
 from sinks.guard import OnDelete
 from sinks.memory import MemorySink
@@ -35,8 +35,20 @@ class Stored:
     properties: Mapping[str, str]
 
 
+class CaseSink:
+    """A sink that is given case states as they are."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.open = sink.open
+        self.close = sink.close
+
+    async def write(self, states: Sequence[CaseState]) -> Sequence[Result]:
+        return await self.sink.write(messages(*states))
+
+
 class Rig(Protocol):
-    def sink(self, on_delete: OnDelete = "delete") -> Sink:
+    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
         """Return another worker's sink for the same target."""
 
     def rows(self, domain: str) -> Mapping[str, Stored]:
@@ -50,10 +62,10 @@ class MemoryRig:
     def __init__(self) -> None:
         self.store = MemorySink()
 
-    def sink(self, on_delete: OnDelete = "delete") -> Sink:
+    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
         sink = MemorySink(on_delete)
         sink.cases, sink.rows = self.store.cases, self.store.rows
-        return sink
+        return CaseSink(sink)
 
     def rows(self, domain: str) -> Mapping[str, Stored]:
         return {
@@ -74,8 +86,8 @@ class SqliteRig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def sink(self, on_delete: OnDelete = "delete") -> Sink:
-        return SqliteSink(self.folder, on_delete)
+    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
+        return CaseSink(SqliteSink(self.folder, on_delete))
 
     def query(self, domain: str, text: str) -> Sequence[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.folder / f"{shortened(domain)}.db")) as connection:
@@ -92,8 +104,8 @@ class PostgresRig:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def sink(self, on_delete: OnDelete = "delete") -> Sink:
-        return PostgresSink(self.url, on_delete)
+    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
+        return CaseSink(PostgresSink(self.url, on_delete))
 
     def query(self, domain: str, text: str) -> Sequence[tuple[Any, ...]]:
         with psycopg.connect(self.url) as connection:
@@ -151,10 +163,10 @@ def from_json(value: Json) -> Json:
 
 
 @asynccontextmanager
-async def opened(sink: Sink) -> AsyncIterator[Sink]:
+async def opened(sink: Sink | CaseSink) -> AsyncIterator[CaseSink]:
     await sink.open()
     try:
-        yield sink
+        yield sink if isinstance(sink, CaseSink) else CaseSink(sink)
     finally:
         await sink.close()
 
@@ -184,3 +196,21 @@ def case_state(domain: str, case_id: str = "c1", version: int = 1, **given: Json
         "properties": properties | given.get("properties", {}),
     }
     return CaseState(domain=domain, case_id=case_id, version=version, **values)
+
+
+def messages(*states: CaseState) -> Sequence[Message]:
+    """Return the messages by which states come to a sink."""
+    return [
+        Message(
+            source="case-state",
+            partition=0,
+            offset=offset,
+            timestamp=0,
+            key=f"{state.domain}/{state.case_id}",
+            headers=[],
+            value={},
+            event=state,
+            version=state.version,
+        )
+        for offset, state in enumerate(states)
+    ]

@@ -19,10 +19,11 @@ def rig(tmp_path: Path) -> SqliteRig:
 async def test_a_write_that_is_reported_is_on_the_disk(rig: SqliteRig) -> None:
     async with opened(rig.sink()) as sink:
         await sink.write([case_state("d")])
-        assert isinstance(sink, SqliteSink)
+        sqlite = sink.sink
+        assert isinstance(sqlite, SqliteSink)
         full = 2
-        read = sink._connections["d"].execute
-        pragmas = await sink._in_thread(
+        read = sqlite._connections["d"].execute
+        pragmas = await sqlite._in_thread(
             lambda: [
                 read(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
             ]

@@ -17,6 +17,7 @@ class Made:
     topic: str = "casewire.case-state"
     partition: int = 0
     offset: int = 0
+    timestamp: int = 0
 
 
 def captured(
@@ -59,6 +60,10 @@ def state_record(case_id: str, version: int, *, offset: int = 0, **properties: s
     return Made(
         state(case_id, version, **properties).to_json(),
         key=f"demo/{case_id}".encode(),
-        headers=[("ce_id", f"id-{version}/state/0".encode()), ("casewire-domain", b"demo")],
+        headers=[
+            ("ce_id", f"id-{version}/state/0".encode()),
+            ("casewire-domain", b"demo"),
+            ("casewire-version", str(version).encode()),
+        ],
         offset=offset,
     )

@@ -2,42 +2,64 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import TypeAlias
 
 import anyio
 import pytest
 from hypothesis import given, strategies as st
 
-from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
-from schemas.errors import RejectedRowsError, Rejection, TargetError, TransientError
-from sinks.base import Outcome
+from schemas.errors import (
+    RejectedRowsError,
+    Rejection,
+    TargetError,
+    TransientError,
+)
+from sinks.base import Message, Result
+from sinks.match import Choice
 from sinks.memory import MemorySink
-from streams.delivery import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Delivery, backoff
+from streams.delivery import (
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    Delivered,
+    Delivery,
+    Pace,
+    backoff,
+)
 from tests.streams.made import Made, state_record
 
 pytestmark = pytest.mark.anyio
 
 
+Step: TypeAlias = Callable[[Sequence[Message]], Exception | list[Result] | None]
+
+
 class ScriptedSink:
     """A sink that fails as its script says, then holds what it was given."""
 
-    def __init__(self, *script: Callable[[Sequence[CaseState]], Exception | None]) -> None:
+    def __init__(
+        self, *script: Callable[[Sequence[Message]], Exception | list[Result] | None]
+    ) -> None:
         self.script = list(script)
-        self.rows: dict[str, CaseState] = {}
+        self.rows: dict[str, int] = {}
         self.opened = 0
-        self.writes = 0
+        self.writes: list[int] = []
 
     async def open(self) -> None:
         self.opened += 1
 
-    async def write(self, states: Sequence[CaseState]) -> Sequence[Outcome]:
-        self.writes += 1
-        error = self.script.pop(0)(states) if self.script else None
-        if error is not None:
-            raise error
-        assert len({state.case_id for state in states}) == len(states)
-        self.rows |= {state.case_id: state for state in states}
-        return ["written" for _ in states]
+    async def write(self, messages: Sequence[Message]) -> Sequence[Result]:
+        self.writes.append(len(messages))
+        said = self.script.pop(0)(messages) if self.script else None
+        if isinstance(said, Exception):
+            raise said
+        assert len({message.key for message in messages}) == len(messages)
+        results: list[Result] = ["written"] * len(messages)
+        results[: len(said or ())] = said or ()
+        for message, result in zip(messages, results, strict=True):
+            if result == "written":
+                self.rows[message.subject] = message.version
+        return results
 
     async def close(self) -> None:
         self.rows = {}
@@ -53,17 +75,21 @@ class Waits:
         self.seconds.append(seconds)
 
 
-def down(_states: Sequence[CaseState]) -> Exception:
+def down(_messages: Sequence[Message]) -> Exception:
     return TransientError("the database is restarting")
 
 
-def refuse(case_id: str) -> Callable[[Sequence[CaseState]], Exception]:
-    def say(states: Sequence[CaseState]) -> Exception:
-        index = next(i for i, state in enumerate(states) if state.case_id == case_id)
+def refuse(case_id: str) -> Callable[[Sequence[Message]], Exception]:
+    def say(messages: Sequence[Message]) -> Exception:
+        index = next(i for i, message in enumerate(messages) if message.subject == case_id)
         why = Rejection("rejected_by_target", "text holds a NUL byte", "properties.name", "22021")
         return RejectedRowsError({index: why})
 
     return say
+
+
+def letters(delivered: Delivered) -> Sequence[DeadLetter]:
+    return [DeadLetter.from_json(out.value or b"") for out in delivered.letters.values()]
 
 
 async def test_the_newest_version_of_each_case_is_written() -> None:
@@ -74,29 +100,73 @@ async def test_the_newest_version_of_each_case_is_written() -> None:
         state_record("a", 3, offset=2),
         state_record("a", 2, offset=3),
     ]
-    assert await Delivery("test", sink).deliver(records) == []
-    assert {case_id: row.version for case_id, row in sink.rows.items()} == {"a": 3, "b": 5}
+    delivered = await Delivery("test", sink).deliver(records)
+    assert delivered.ends == ["superseded", "written", "written", "superseded"]
+    assert sink.rows == {"a": 3, "b": 5}
 
 
-async def test_a_target_that_is_down_is_tried_until_it_is_back() -> None:
+async def test_a_sink_of_events_gets_each_one_in_order() -> None:
+    seen: list[str] = []
+
+    def note(messages: Sequence[Message]) -> None:
+        seen.extend(str(message.offset) for message in messages)
+
+    sink = ScriptedSink(note, note)
+    records = [
+        Made(state_record("a", n).value, offset=n, topic="casewire.cases", key=f"demo/{n}".encode())
+        for n in range(5)
+    ]
+    delivered = await Delivery("test", sink, pace=Pace(3)).deliver(records)
+    assert delivered.ends == ["written"] * 5
+    assert seen == ["0", "1", "2", "3", "4"]
+    assert sink.writes == [3, 2]
+
+
+async def test_a_target_that_is_down_is_tried_with_one_message_until_it_is_back() -> None:
     sink, waits = ScriptedSink(down, down, down), Waits()
-    assert await Delivery("test", sink, waits).deliver([state_record("a", 1)]) == []
-    assert sink.rows["a"].version == 1
+    records = [state_record(name, 1) for name in "abc"]
+    delivered = await Delivery("test", sink, sleep=waits).deliver(records)
+    assert delivered.ends == ["written"] * 3
+    assert sink.rows == {"a": 1, "b": 1, "c": 1}
     assert len(waits.seconds) == 3
     assert sink.opened == 1
+    assert sink.writes == [3, 1, 1, 1, 2]
+
+
+async def test_a_target_that_says_how_long_is_left_alone_for_so_long() -> None:
+    sink, waits = ScriptedSink(lambda _: TransientError("slow down", retry_after=77)), Waits()
+    await Delivery("test", sink, sleep=waits).deliver([state_record("a", 1)])
+    assert waits.seconds == [77]
+
+
+async def test_what_was_written_of_a_batch_is_not_written_again() -> None:
+    sink, waits = ScriptedSink(lambda _: [TransientError("busy")]), Waits()
+    records = [state_record(name, 1) for name in "abc"]
+    delivered = await Delivery("test", sink, sleep=waits).deliver(records)
+    assert delivered.ends == ["written"] * 3
+    assert sink.writes == [3, 1]
 
 
 async def test_refused_rows_become_dead_letters_and_the_rest_is_written() -> None:
-    sink = ScriptedSink(refuse("b"), down, refuse("d"))
+    sink = ScriptedSink(refuse("b"), down, refuse("a"))
     records = [state_record(name, 1, offset=i) for i, name in enumerate("abcd")]
-    letters = await Delivery("test", sink, Waits()).deliver(records)
-    assert set(sink.rows) == {"a", "c"}
-    found = [DeadLetter.from_json(letter.value or b"") for letter in letters]
+    delivered = await Delivery("test", sink, sleep=Waits()).deliver(records)
+    assert set(sink.rows) == {"c", "d"}
+    assert delivered.ends == ["dead", "dead", "written", "written"]
+    found = sorted(letters(delivered), key=lambda letter: letter.original["offset"])
     assert [(letter.stage, letter.cause, letter.path) for letter in found] == [
         ("sink:test", "rejected_by_target", "properties.name")
     ] * 2
-    assert [letter.original["offset"] for letter in found] == [1, 3]
+    assert [letter.original["offset"] for letter in found] == [0, 1]
     assert all(letter.target_error == "22021" for letter in found)
+
+
+async def test_a_target_may_refuse_one_message_and_take_the_others() -> None:
+    sink = ScriptedSink(lambda _: [Rejection("rejected_by_target", "it is too old")])
+    records = [state_record(name, 1, offset=i) for i, name in enumerate("ab")]
+    delivered = await Delivery("test", sink).deliver(records)
+    assert delivered.ends == ["dead", "written"]
+    assert [letter.original["offset"] for letter in letters(delivered)] == [0]
 
 
 async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> None:
@@ -105,24 +175,43 @@ async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> 
         Made(b"{not json", offset=0),
         Made(b"[]", offset=1),
         Made(b'{"case_id": "x"}', offset=2),
-        Made(None, offset=3),  # a null that does not tell its version
-        state_record("a", 1, offset=4),
+        Made(state_record("b", 1).value, offset=3),
+        Made(None, offset=4),  # a null that does not tell its version
+        state_record("a", 1, offset=5),
     ]
-    letters = await Delivery("test", sink).deliver(records)
-    assert [DeadLetter.from_json(item.value or b"").original["offset"] for item in letters] == [
-        0,
-        1,
-        2,
-        3,
+    delivered = await Delivery("test", sink).deliver(records)
+    assert [letter.original["offset"] for letter in letters(delivered)] == [0, 1, 2, 3, 4]
+    assert set(sink.rows) == {"a"}
+
+
+async def test_what_a_rule_leaves_out_is_counted_by_the_rule() -> None:
+    sink = ScriptedSink()
+    choice = Choice(
+        {"case_type": "patient"}, {"test-users": {"properties": {"owner_id": "tester"}}}
+    )
+    records = [
+        state_record("a", 1),
+        state_record("b", 1, case_type="other"),
+        state_record("c", 1, owner_id="tester"),
     ]
+    delivered = await Delivery("test", sink, choice).deliver(records)
+    assert delivered.ends == ["written", "excluded by match", "excluded by test-users"]
     assert set(sink.rows) == {"a"}
 
 
 async def test_what_only_the_operator_can_mend_stops_the_process() -> None:
-    sink = ScriptedSink(lambda _states: TargetError("the password is wrong"))
+    sink = ScriptedSink(lambda _: TargetError("the password is wrong"))
     with pytest.raises(TargetError):
         await Delivery("test", sink).deliver([state_record("a", 1)])
     assert sink.rows == {}
+
+
+async def test_no_more_is_written_in_a_second_than_is_allowed() -> None:
+    waits = Waits()
+    delivery = Delivery("test", ScriptedSink(), pace=Pace(10, per_second=1), sleep=waits)
+    await delivery.deliver([state_record(name, 1) for name in "abcdefghij"])
+    assert len(waits.seconds) == 1
+    assert 5 < waits.seconds[0] <= 10
 
 
 versions = st.tuples(st.sampled_from("abc"), st.integers(1, 9))
@@ -139,7 +228,7 @@ def test_rows_do_not_depend_on_the_size_of_batches(
         sink = MemorySink("delete")
         delivery = Delivery("test", sink)
         for batch in batches:
-            assert await delivery.deliver(batch) == []
+            assert not (await delivery.deliver(batch)).letters
         return {case_id: row.version for (_, case_id), row in sink.rows.items()}
 
     starts = list(accumulate(sizes, initial=0))

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,11 +36,14 @@ from schemas.settings import KafkaSettings
 from schemas.times import from_datetime, from_microseconds
 from schemas.topics import MEBIBYTE, TOPICS
 from schemas.values import Json
+from sinks.sql_settings import SqlSettings
 from streams.app import create_sink_app, create_streams_app, stop_app
 from streams.batches.assignor import UnknownTopicsError
 from streams.batches.table import WrongPartitionError
 from streams.decode import decode
+from streams.delivery import Delivery
 from streams.fence import FencedError
+from streams.records import Record, header
 from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.servers import KafkaServer
@@ -423,17 +427,37 @@ async def test_a_topic_that_the_broker_does_not_know_is_never_left_out(
             await app.wait_until_stopped()
 
 
+def sink_app(sink: ScriptedSink, settings: KafkaSettings, data_dir: Path) -> faust.App:
+    return create_sink_app(Delivery("test", sink), SqlSettings(), settings, SETTINGS, data_dir)
+
+
 async def test_states_reach_a_sink_and_refusals_become_dead_letters(
     settings: KafkaSettings, tmp_path: Path
 ) -> None:
     sink = ScriptedSink()
     records = [state_record(f"c{i}", 1) for i in range(20)]
     await send(settings, "case-state", [*records, Made(b"{", key=b"demo/broken")])
-    async with running(create_sink_app("test", sink, settings, SETTINGS, tmp_path)):
+    async with running(sink_app(sink, settings, tmp_path)):
         letters = await read_until(settings, "dead-letters", lambda found: len(found) == 1)
         with anyio.fail_after(30):
             while True:
                 if len(sink.rows) == 20:
                     break
                 await anyio.sleep(0.05)
+        ledger = await read_until(settings, "deliveries", lambda found: ended(found) == 21)
     assert DeadLetter.from_json(letters[0].value or b"").stage == "sink:test"
+    ends = Counter[str]()
+    for record in ledger:
+        if header(record.headers, "casewire-schema") == "batch-delivery/1":
+            ends += Counter(BatchDelivery.from_json(record.value or b"").counts)
+    assert ends == {"written": 20, "dead": 1}
+
+
+def ended(records: Sequence[Record]) -> int:
+    """Return how many events the records of batches tell of."""
+    batches = [
+        BatchDelivery.from_json(record.value or b"")
+        for record in records
+        if header(record.headers, "casewire-schema") == "batch-delivery/1"
+    ]
+    return sum(sum(batch.counts.values()) for batch in batches)
