@@ -1,6 +1,6 @@
 # make setup   the virtual environment, the locked dependencies, the broker's jars (safe to repeat)
 # make test    lint, types, import rules and all tests, on real servers
-# make nightly the tests that take minutes
+# make nightly the tests that take minutes; make chaos: those of them that kill and freeze things
 # make bench-ingress  the ingress beside other servers, in ten minutes (needs wrk and Go)
 # make demo    everything with a made-up project in it, until Ctrl-C
 # make up      everything with nothing in it, until Ctrl-C; data stays in var/
@@ -11,7 +11,7 @@ STAMP := .venv/.setup
 CASEWIRE := $(BIN)/casewire
 DEMO_DIR := var/demo
 
-.PHONY: setup test nightly bench-ingress demo up format lock schemas clean
+.PHONY: setup test nightly chaos bench-ingress demo up format lock schemas clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ test: setup
 
 nightly: setup
 	$(BIN)/pytest -m nightly
+
+chaos: setup
+	$(BIN)/pytest --no-cov -m "" --durations=0 tests/chaos
 
 bench-ingress: setup
 	$(BIN)/python -m benchmarks.ingress

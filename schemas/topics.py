@@ -61,9 +61,13 @@ TOPICS: Final[Mapping[str, Topic]] = {
 def topic_config(topic: Topic, *, replication: int, retention_bytes: int) -> dict[str, str]:
     """Return the broker's settings for a topic, as strings in Kafka's own names.
 
-    `retention_bytes` bounds a partition on one machine (replication 1); -1 is no bound.
+    `retention_bytes` bounds a partition on one machine (replication 1); -1 is no bound. Times are
+    the broker's: it refuses records an hour ahead, and deletes by their times, whoever's they are.
     """
-    config = {"max.message.bytes": str(topic.max_message_bytes)}
+    config = {
+        "max.message.bytes": str(topic.max_message_bytes),
+        "message.timestamp.type": "LogAppendTime",
+    }
     if topic.retention_days is None:
         config |= {"cleanup.policy": "compact", "delete.retention.ms": str(30 * DAY_MS)}
     else:

@@ -8,12 +8,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 
-from casewire.broker import Broker
+from casewire.broker import Broker, cluster_id, fetch_jars
 
 START_SECONDS = 60
 
@@ -39,13 +43,63 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
     raise RuntimeError(f"no server on port {port}:\n{log.read_text()[-2000:]}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node(Broker):
+    """A broker with settings of its own, whose cluster's id may be shared with others."""
+
+    cluster: str
+    more: Mapping[str, str]
+
+    def _settings(self) -> str:
+        more = "".join(f"{name}={value}\n" for name, value in self.more.items())
+        return Broker._settings(self) + more  # of two values Java takes the last
+
+    def prepare(self) -> Sequence[str]:
+        fetch_jars()
+        if not self.data_dir.exists():
+            self.data_dir.mkdir(parents=True)
+            settings = self.data_dir / "format.properties"
+            settings.write_text(self._settings(), encoding="utf-8")
+            tool = [*self._java("java", 128), "kafka.tools.StorageTool", "format"]
+            command = [*tool, "-t", self.cluster, "-c", str(settings)]
+            subprocess.run(command, check=True, capture_output=True)
+        return Broker.prepare(self)
+
+
+def node(data_dir: Path, more: Mapping[str, str]) -> Node:
+    return Node(
+        data_dir=data_dir,
+        host="127.0.0.1",
+        port=free_port(),
+        controller_port=free_port(),
+        heap_mb=384,
+        cluster=cluster_id(uuid.uuid4()),
+        more=more,
+    )
+
+
+def cluster_of_three(folder: Path) -> Sequence[Node]:
+    """Return three nodes that are broker and controller each, and keep everything three times."""
+    nodes = [node(folder / f"kafka-{number}", {}) for number in (1, 2, 3)]
+    voters = ",".join(f"{n}@{each.host}:{each.controller_port}" for n, each in enumerate(nodes, 1))
+    more = {
+        "controller.quorum.voters": voters,
+        "offsets.topic.replication.factor": "3",
+        "transaction.state.log.replication.factor": "3",
+        "transaction.state.log.min.isr": "2",
+        "replica.lag.time.max.ms": "3000",
+    }
+    return [
+        replace(each, cluster=nodes[0].cluster, more={**more, "node.id": str(number)})
+        for number, each in enumerate(nodes, 1)
+    ]
+
+
 class KafkaServer:
     """A broker that a test may kill and start again on the same data."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.broker = Broker(
-            data_dir=data_dir, host="127.0.0.1", port=free_port(), controller_port=free_port()
-        )
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -134,13 +188,29 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_kafka(data_dir: Path) -> Iterator[KafkaServer]:
-    server = KafkaServer(data_dir)
+def running_kafka(
+    data_dir: Path, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[KafkaServer]:
+    """Run a broker; `more` are settings of Kafka's beside Casewire's own."""
+    server = KafkaServer(node(data_dir, more))
     server.start()
     try:
         yield server
     finally:
         server.kill()
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path) -> Iterator[Sequence[KafkaServer]]:
+    """Run three brokers that are one cluster."""
+    servers = [KafkaServer(each) for each in cluster_of_three(folder)]
+    try:
+        with ThreadPoolExecutor() as pool:  # none is ready before two are
+            list(pool.map(KafkaServer.start, servers))
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
 
 
 @contextlib.contextmanager

@@ -2,19 +2,27 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode import CrashingSupervisor
 
 from streams.batches.batch import Batch, BatchSchema, Work
 from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
 FETCH_WAIT_MS = 50
+
+
+def require_crashing(agents: Iterable[Any]) -> None:
+    """Raise TypeError for an agent that would go on behind the batch that it failed on."""
+    for agent in agents:
+        if agent.supervisor_strategy is not CrashingSupervisor:
+            raise TypeError(f"agent {agent.name} needs supervisor_strategy=CrashingSupervisor")
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -46,6 +54,10 @@ class BatchConsumer(driver.Consumer):
         self.generation = 0
         self.watchdog = Watchdog()
         super().__init__(*args, **kwargs)
+
+    async def on_start(self) -> None:
+        require_crashing(self.app.agents.values())
+        await super().on_start()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)

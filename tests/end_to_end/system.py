@@ -1,6 +1,7 @@
 """Casewire's roles as processes of their own, as a user runs them, on the tests' servers."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,8 +16,6 @@ from casewire.health import running
 from casewire.progress import await_caught_up
 from casewire.sums import Sums, count_sums, read_topic
 from schemas.settings import KafkaSettings
-from schemas.topics import TOPICS
-from tests.kafka_tools import create_topics
 from tests.servers import free_port
 
 START_SECONDS = 90
@@ -25,11 +24,15 @@ CATCH_UP_SECONDS = 120
 
 @dataclass
 class System:
-    """Roles on one data directory. `sinks` maps a sink's name to its keys in the configuration."""
+    """Roles on one data directory. `sinks` maps a sink's name to its keys in the configuration.
+
+    `env` is added to the environment of the roles.
+    """
 
     folder: Path
     kafka: KafkaSettings
     sinks: Mapping[str, Mapping[str, str]]
+    env: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -52,6 +55,7 @@ class System:
             f'bootstrap_servers = "{self.kafka.bootstrap_servers}"',
             f'topic_prefix = "{self.kafka.topic_prefix}"',
             f"partitions = {self.kafka.partitions}",
+            f"replication = {self.kafka.replication}",
             "[ingress]",
             f'bind = "127.0.0.1:{self.port}"',
             "[streams]",
@@ -62,14 +66,20 @@ class System:
             lines.extend(f'{key} = "{value}"' for key, value in keys.items())
         self.config_file.write_text("\n".join(lines))
 
-    def start(self, role: str) -> None:
+    def command(self, *arguments: str, program: Sequence[str] = ("-m", "casewire")) -> list[str]:
+        """Return what runs `casewire` with arguments; `program` are Python's, before them."""
+        return [sys.executable, *program, "--config", str(self.config_file), *arguments]
+
+    def start(self, role: str, program: Sequence[str] = ("-m", "casewire")) -> None:
         """Start a role; several processes of one are told apart by what follows a `#`."""
-        command = [sys.executable, "-m", "casewire", "--config", str(self.config_file)]
-        log_name = role.replace(" ", "-") + ".log"
-        with (self.folder / log_name).open("ab") as log:
+        command = self.command(*role.partition("#")[0].split(), program=program)
+        with self.log(role).open("ab") as log:
             self.processes[role] = subprocess.Popen(
-                [*command, *role.partition("#")[0].split()], stdout=log, stderr=log
+                command, stdout=log, stderr=log, env={**os.environ, **self.env}
             )
+
+    def log(self, role: str) -> Path:
+        return self.folder / (role.replace(" ", "-") + ".log")
 
     def kill(self, role: str) -> None:
         process = self.processes.pop(role)
@@ -91,9 +101,8 @@ class System:
                         await anyio.sleep(0.1)
 
     def _require_running(self, role: str, *, supervised: bool) -> None:
-        log = self.folder / (role.replace(" ", "-") + ".log")
         ended = self.processes[role].poll() is not None and not supervised
-        assert not ended, f"{role} ended:\n{log.read_text()[-3000:]}"
+        assert not ended, f"{role} ended:\n{self.log(role).read_text()[-3000:]}"
 
     async def _is_ready(self, client: aiohttp.ClientSession, role: str) -> bool:
         process = self.processes[role]
@@ -128,17 +137,17 @@ class System:
                 raise
 
 
+async def create(system: System) -> None:
+    """Write the configuration, and create the topics as an operator does."""
+    system.folder.mkdir(parents=True, exist_ok=True)
+    system.write_config()
+    await anyio.run_process(system.command("topics", "create"))
+
+
 @contextlib.asynccontextmanager
 async def running_system(system: System) -> AsyncIterator[System]:
     """Create the topics, start every role, wait until all are ready; stop them in the end."""
-    system.folder.mkdir(parents=True, exist_ok=True)
-    system.write_config()
-    await create_topics(
-        system.kafka.bootstrap_servers,
-        system.kafka.topic_prefix,
-        TOPICS,
-        system.kafka.partitions,
-    )
+    await create(system)
     for role in system.roles:
         system.start(role)
     try:

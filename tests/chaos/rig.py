@@ -1,0 +1,197 @@
+"""All roles as processes on real brokers, faults by name, a load, and the check after each."""
+
+import asyncio
+import contextlib
+import random
+import signal
+from base64 import b64decode
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from casewire.forwarder import Options, Report, forward_all
+from casewire.hq import Request
+from casewire.simulation.delivery import deliver
+from casewire.simulation.history import History, Plan, make_history
+from casewire.truth import compare
+from schemas.case import CaseState
+from schemas.dead_letter import DeadLetter
+from schemas.settings import KafkaSettings
+from tests.end_to_end.system import System, running_system
+from tests.end_to_end.tables import held_cases, sqlite_query, unlike
+from tests.servers import KafkaServer
+
+#: Longer than a worker's session (6 s), so that its partitions have another owner when it wakes.
+FROZEN_SECONDS = 8
+BROKER_FROZEN_SECONDS = 5
+#: HQ's schedule: an hour as a second.
+HQ = Options(scale=1 / 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """`chance` decides what a fault strikes, and when; the tests seed it."""
+
+    system: System
+    brokers: Sequence[KafkaServer]
+    chance: random.Random = field(default_factory=random.Random)
+
+    def some_worker(self) -> str:
+        workers = [role for role in self.system.processes if role.startswith("streams")]
+        return self.chance.choice(workers)
+
+    async def kill_worker(self) -> None:
+        role = self.some_worker()
+        self.system.kill(role)
+        self.system.start(role)
+
+    async def worker_joins_and_leaves(self) -> None:
+        self.system.start("streams#3")
+        await self.system.ready(["streams#3"], supervised=True)
+        leaving = self.system.processes.pop("streams#3")
+        leaving.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(leaving.wait, 30)
+
+    async def freeze_worker(self) -> None:
+        """Freeze a worker in mid-work, for longer than its session, and wake it again."""
+        process = self.system.processes[self.some_worker()]
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(FROZEN_SECONDS)
+        process.send_signal(signal.SIGCONT)
+
+    async def kill_broker(self) -> None:
+        broker = self.chance.choice(self.brokers)
+        broker.kill()
+        await asyncio.to_thread(broker.start)
+
+    async def freeze_broker(self) -> None:
+        broker = self.chance.choice(self.brokers)
+        assert broker.process is not None
+        broker.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(BROKER_FROZEN_SECONDS)
+        broker.process.send_signal(signal.SIGCONT)
+
+    async def kill_sink(self) -> None:
+        self.system.kill("sink files")
+        self.system.start("sink files")
+
+    async def supervise(self) -> None:
+        """Start anew what has ended by itself, as `casewire up` does."""
+        while True:
+            for role, process in list(self.system.processes.items()):
+                if process.poll() is not None:
+                    self.system.start(role)
+            await asyncio.sleep(0.5)
+
+
+FAULTS: dict[str, Callable[[Rig], Awaitable[None]]] = {
+    "kill worker": Rig.kill_worker,
+    "freeze worker": Rig.freeze_worker,
+    "worker joins and leaves": Rig.worker_joins_and_leaves,
+    "kill broker": Rig.kill_broker,
+    "freeze broker": Rig.freeze_broker,
+    "kill sink": Rig.kill_sink,
+}
+
+
+@contextlib.asynccontextmanager
+async def running_rig(
+    folder: Path, brokers: Sequence[KafkaServer], *, replication: int = 1
+) -> AsyncIterator[Rig]:
+    """Run two streams workers, an ingress and a sink on the brokers, and start anew what ends."""
+    settings = KafkaSettings(
+        bootstrap_servers=",".join(broker.bootstrap_servers for broker in brokers),
+        topic_prefix="casewire.",
+        partitions=4,
+        replication=replication,
+    )
+    async with running_system(System(folder, settings, {"files": {"type": "sql"}})) as system:
+        system.start("streams#2")
+        rig = Rig(system, brokers)
+        supervisor = asyncio.ensure_future(rig.supervise())
+        try:
+            yield rig
+        finally:
+            supervisor.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A made-up project of its own, as HQ forwards it: each request at least once, some broken."""
+
+    history: History
+    requests: Sequence[Request]
+
+    @property
+    def domain(self) -> str:
+        return self.history.truth.domain
+
+
+def load(seed: int, changes: int) -> Load:
+    """Return the load of a seed. More than every hundredth request is broken."""
+    plan = Plan(domain=f"seed-{seed}", cases=changes // 8, changes=changes, format="mixed")
+    history = make_history(seed, datetime.now(UTC), plan)
+    broken = max(8, changes // 20)
+    return Load(history, deliver(history, seed, duplicates=0.2, shuffled=True, broken=broken))
+
+
+def sending(rig: Rig, sent: Load) -> asyncio.Task[Report]:
+    to = rig.system.address(sent.domain)
+    return asyncio.create_task(forward_all(sent.requests, to, workers=8, options=HQ))
+
+
+async def settle(rig: Rig, sent: Load, work: asyncio.Task[Report]) -> None:
+    """Return when all was taken, has gone through streams and into the sink, and is right."""
+    report = await work
+    assert Counter(result.outcome for result in report.results) == {"success": len(sent.requests)}
+    await rig.system.ready(list(rig.system.processes), supervised=True)
+    await rig.system.caught_up()
+    await check(rig.system, sent)
+
+
+async def run(rig: Rig, seed: int, faults: Sequence[str], changes: int) -> None:
+    """Send a project while the faults happen one after the other; check what came out."""
+    rig.chance.seed(seed)
+    sent = load(seed, changes)
+    work = sending(rig, sent)
+    try:
+        for fault in faults:
+            await asyncio.sleep(rig.chance.uniform(0, 1))
+            await FAULTS[fault](rig)
+        await settle(rig, sent, work)
+    finally:
+        work.cancel()
+
+
+async def check(system: System, sent: Load) -> None:
+    """Assert that states and tables are the truth, and that everything is accounted for."""
+    states = [CaseState.from_json(value) for value in await system.values("case-state") if value]
+    newest: dict[str, CaseState] = {}
+    held: dict[str, CaseState] = {}
+    for state in states:
+        if state.domain == sent.domain:
+            held[state.case_id] = state
+            before = newest.get(state.case_id, state)
+            newest[state.case_id] = state if state.version >= before.version else before
+    assert held == newest, "an older state lies over a newer one"
+    assert compare(sent.history.truth, [state.to_json() for state in held.values()]) == []
+    rows = sqlite_query(system.folder / "data" / "sqlite" / f"{sent.domain}.db")
+    assert list(unlike(held, held_cases(rows))) == []
+    assert await buried(system, sent.domain) == {
+        (request.cause, request.body) for request in sent.requests if request.cause
+    }
+    sums = await system.sums()
+    assert sums.lost == []
+    assert all(judged.unjudged == [] for judged in sums.judged.values())
+
+
+async def buried(system: System, domain: str) -> set[tuple[str, bytes]]:
+    """Return cause and body of a domain's dead letters; what a crash did twice counts once."""
+    letters = [DeadLetter.from_json(value) for value in await system.values("dead-letters")]
+    return {
+        (letter.cause, b64decode(letter.original["value"] or ""))
+        for letter in letters
+        if letter.domain == domain
+    }
