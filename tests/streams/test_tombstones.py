@@ -138,7 +138,8 @@ async def test_a_sink_takes_a_null_for_a_deletion(
     sink = MemorySink(on_delete)
     delivery = Delivery("test", sink)
     gone = replace(gone_state(31), version=7)
-    told = [Made(gone.to_json(), b"demo/c1")] if saw_the_deletion else []
+    version = [("casewire-version", b"7")]
+    told = [Made(gone.to_json(), b"demo/c1", version)] if saw_the_deletion else []
     for some in ([state_record("c1", 5)], told, [null_of(gone)], [state_record("c1", 6)]):
         assert not (await delivery.deliver(some)).letters
     rows = [(row.own["cw_deleted"], row.version) for row in sink.rows.values()]
