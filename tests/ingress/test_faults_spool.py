@@ -2,8 +2,9 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -34,23 +35,31 @@ async def broker(server: KafkaServer, prefix: str) -> AsyncIterator[Broker]:
     broker.thaw()
 
 
+Start: TypeAlias = Callable[..., Awaitable[tuple[Ingress, Load]]]
+
+
 @pytest.fixture
-async def started(broker: Broker, tmp_path: Path) -> AsyncIterator[list[Ingress]]:
-    """The processes that a test has started; they are killed afterwards."""
+async def start(broker: Broker, tmp_path: Path) -> AsyncIterator[Start]:
+    """Start an ingress with these settings, on the folder that all of a test share.
+
+    Gives it and a load on it. All are killed afterwards.
+    """
     processes: list[Ingress] = []
-    yield processes
+
+    async def start(**settings: object) -> tuple[Ingress, Load]:
+        ingress = Ingress(broker, tmp_path / "data", **settings)
+        processes.append(ingress)
+        await ingress.start()
+        return ingress, Load(ingress.port)
+
+    yield start
     broker.thaw() if broker.server.process else None
     for process in processes:
         await process.kill()
 
 
-async def test_a_broker_killed_under_load(
-    broker: Broker, started: list[Ingress], tmp_path: Path
-) -> None:
-    ingress = Ingress(broker, tmp_path / "data", kafka_timeout_seconds=1)
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+async def test_a_broker_killed_under_load(broker: Broker, start: Start) -> None:
+    ingress, load = await start(kafka_timeout_seconds=1)
     async with load.running(8):
         await load.until_answered(300)
         broker.kill()
@@ -64,13 +73,8 @@ async def test_a_broker_killed_under_load(
     await ingress.stop()
 
 
-async def test_a_frozen_broker_and_a_graceful_stop_meanwhile(
-    broker: Broker, started: list[Ingress], tmp_path: Path
-) -> None:
-    ingress = Ingress(broker, tmp_path / "data")
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+async def test_a_frozen_broker_and_a_graceful_stop_meanwhile(broker: Broker, start: Start) -> None:
+    ingress, load = await start()
     async with load.running(8):
         await load.until_answered(300)
         broker.freeze()
@@ -87,13 +91,8 @@ async def test_a_frozen_broker_and_a_graceful_stop_meanwhile(
     await prove(load, broker, ingress)
 
 
-async def test_an_ingress_killed_in_every_state_of_its_spool(
-    broker: Broker, started: list[Ingress], tmp_path: Path
-) -> None:
-    ingress = Ingress(broker, tmp_path / "data", spool_bytes=6 * MEBIBYTE)
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+async def test_an_ingress_killed_in_every_state_of_its_spool(broker: Broker, start: Start) -> None:
+    ingress, load = await start(spool_bytes=6 * MEBIBYTE)
     broker.kill()
 
     async def restart() -> None:
@@ -120,13 +119,8 @@ async def test_an_ingress_killed_in_every_state_of_its_spool(
     await prove(load, broker, ingress)
 
 
-async def test_a_full_disk_under_the_spool(
-    broker: Broker, started: list[Ingress], tmp_path: Path
-) -> None:
-    ingress = Ingress(broker, tmp_path / "data", kafka_timeout_seconds=1)
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+async def test_a_full_disk_under_the_spool(broker: Broker, start: Start) -> None:
+    ingress, load = await start(kafka_timeout_seconds=1)
     broker.kill()
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with load.running(8):
@@ -151,12 +145,9 @@ async def test_a_full_disk_under_the_spool(
     ],
 )
 async def test_an_outage_of_many_requests_stays_below_the_memory_limit(
-    broker: Broker, started: list[Ingress], tmp_path: Path, spool: str, requests: int
+    broker: Broker, start: Start, spool: str, requests: int
 ) -> None:
-    ingress = Ingress(broker, tmp_path / "data", spool=spool, kafka_timeout_seconds=1)
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+    ingress, load = await start(spool=spool, kafka_timeout_seconds=1)
     await load.send(100, 10)
     broker.freeze()
     await load.send(requests, 500)
@@ -168,13 +159,10 @@ async def test_an_outage_of_many_requests_stays_below_the_memory_limit(
 
 
 async def test_two_processes_share_the_spool_and_one_drains_what_the_other_left(
-    broker: Broker, started: list[Ingress], tmp_path: Path
+    broker: Broker, start: Start
 ) -> None:
-    first, second = (Ingress(broker, tmp_path / "data") for _ in range(2))
-    started.extend((first, second))
     broker.kill()
-    await asyncio.gather(first.start(), second.start())
-    load, other = Load(first.port), Load(second.port)
+    (first, load), (second, other) = await asyncio.gather(start(), start())
     await asyncio.gather(load.send(500, 8), other.send(500, 8))
     await first.kill()
     await broker.start()
@@ -188,12 +176,9 @@ async def test_two_processes_share_the_spool_and_one_drains_what_the_other_left(
 
 @pytest.mark.nightly
 async def test_a_broker_frozen_for_twelve_seconds_with_the_default_settings(
-    broker: Broker, started: list[Ingress], tmp_path: Path
+    broker: Broker, start: Start
 ) -> None:
-    ingress = Ingress(broker, tmp_path / "data")
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+    ingress, load = await start()
     for _ in range(3):
         async with load.running(64):
             await load.until_answered(300)
@@ -207,12 +192,9 @@ async def test_a_broker_frozen_for_twelve_seconds_with_the_default_settings(
 
 @pytest.mark.nightly
 async def test_an_ingress_killed_many_times_while_the_broker_comes_and_goes(
-    broker: Broker, started: list[Ingress], tmp_path: Path
+    broker: Broker, start: Start
 ) -> None:
-    ingress = Ingress(broker, tmp_path / "data", kafka_timeout_seconds=1)
-    started.append(ingress)
-    await ingress.start()
-    load = Load(ingress.port)
+    ingress, load = await start(kafka_timeout_seconds=1)
     async with load.running(8):
         for round_ in range(8):
             await load.until_answered(500)

@@ -58,10 +58,11 @@ SENT = st.lists(REQUESTS, min_size=1, max_size=3).map(b"".join) | st.binary(max_
 
 @dataclass(slots=True)
 class Target:
-    """A running ingress, and the ids of all events that it said it stored."""
+    """A running ingress, how often it was tried, and the ids of all events that it has stored."""
 
     port: int
     captured: Callable[[], set[str]]
+    tried: int = 0
     stored: set[str] = field(default_factory=set)
 
 
@@ -110,6 +111,7 @@ def fuzz(target: Target, cases: int) -> None:
     )
     @given(SENT, st.integers(0, 200))
     def run(sent: bytes, cut: int) -> None:
+        target.tried += 1
         answer = exchange(target.port, sent, cut)
         statuses = {int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)}
         assert statuses <= {100, 200, 400, 401, 404, 405, 411, 413, 503}
@@ -119,6 +121,7 @@ def fuzz(target: Target, cases: int) -> None:
         run()
     assert [log for log in logs if log["log_level"] in ("error", "critical")] == []
     assert b" 200 " in exchange(target.port, b"GET /api/v1/in/demo HTTP/1.1\r\n\r\n", 9)
+    assert target.tried >= cases
     assert target.stored
     assert target.stored <= target.captured()
 
