@@ -36,6 +36,8 @@ _TEMPLATE: Final = """\
 [streams]
 # Snapshots of one case that are closer than this may come in either order.
 # doubt_window_seconds = 10
+# From this share of failures on a worker stops instead of making dead letters; 1 is no limit.
+# dead_letter_limit = 0.9
 
 # One table for each project space that may forward.
 [domains."{domain}"]

@@ -23,7 +23,7 @@ SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 BINDING: Final = "0.5.0"
 
 Family: TypeAlias = Literal[
-    "captured", "bodies", "events", "states", "dead letters", "batches", "deliveries"
+    "captured", "bodies", "events", "states", "dead letters", "alerts", "batches", "deliveries"
 ]
 """Messages that carry the same headers."""
 
@@ -113,6 +113,10 @@ MESSAGES: Final[Mapping[str, Message]] = {
             "A record that could not be processed, with all that is needed to repair it.",
         ),
         Message(
+            "alert", "alerts", "alerts", "casewire.alert", "alert/1",
+            "What an operator must know of and act on.",
+        ),
+        Message(
             "batch-delivery", "deliveries", "batches", "casewire.delivery", "batch-delivery/1",
             "How many events of a range of offsets ended how.",
         ),
@@ -143,7 +147,7 @@ _REQUEST: Final[Sequence[Family]] = ("captured", "events")
 _FROM_REQUEST: Final[Sequence[Family]] = ("states", "dead letters")
 _HTTP: Final[Sequence[Family]] = ("captured", "events", "states")
 _DERIVED: Final[Sequence[Family]] = ("events", "states", "dead letters")
-_ENVELOPE: Final[Sequence[Family]] = (*_HTTP, "dead letters", "batches", "deliveries")
+_ENVELOPE: Final[Sequence[Family]] = (*_HTTP, "dead letters", "alerts", "batches", "deliveries")
 _TRACED: Final[Sequence[Family]] = ("dead letters", "deliveries")
 
 #: Contract §4. Dead letters and deliveries carry of it what the record in question had.
@@ -153,20 +157,31 @@ HEADERS: Final[Sequence[Header]] = (
         "ce_id",
         "The record's own id, the key for idempotency: of a captured event a UUIDv7, of what is "
         "derived from it `<captured id>/<stage>/<ordinal>`, the same when work is done twice",
-        (*_HTTP, "dead letters"),
+        (*_HTTP, "dead letters", "alerts"),
     ),
-    Header("ce_source", "The project that sent it", _HTTP, _TRACED),
+    Header(
+        "ce_source",
+        "The project that sent it; of an alert Casewire itself",
+        (*_HTTP, "alerts"),
+        _TRACED,
+    ),
     Header("ce_type", "The kind of record", _ENVELOPE),
     Header(
         "ce_time",
-        "When the ingress received the request, on everything derived from it too",
-        _HTTP,
+        "When the ingress received the request, on everything derived from it too; of an alert, "
+        "when it was raised",
+        (*_HTTP, "alerts"),
         _TRACED,
     ),
     Header(
         "ce_subject", "Id of the case, form, … that the record is about", _DERIVED, ["deliveries"]
     ),
-    Header("content-type", "Of the value; of a captured one as sent", _DERIVED, ["captured"]),
+    Header(
+        "content-type",
+        "Of the value; of a captured one as sent",
+        (*_DERIVED, "alerts"),
+        ["captured"],
+    ),
     Header("casewire-content-type", "Content type as sent", (), _DERIVED),
     Header("casewire-domain", "Project space, from the address", _HTTP, _TRACED),
     Header("casewire-label", "The address's label, if it has one", (), (*_HTTP, "dead letters")),
@@ -188,7 +203,7 @@ HEADERS: Final[Sequence[Header]] = (
     Header(
         "casewire-schema",
         "Name and version of the value's JSON Schema",
-        (*_DERIVED, "batches", "deliveries"),
+        (*_DERIVED, "alerts", "batches", "deliveries"),
     ),
     Header("received-on", "HQ's: when it received the form", (), (*_HTTP, "dead letters")),
     Header("server-modified-on", "HQ's: when the case last changed", (), (*_HTTP, "dead letters")),

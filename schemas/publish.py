@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import orjson
 
+from schemas.alert import Alert
 from schemas.case import CaseEvent, CaseState
 from schemas.case_change import CaseChange
 from schemas.dead_letter import DeadLetter
@@ -47,6 +48,7 @@ PUBLISHED: Final[Mapping[str, type[Value]]] = {
     "location-state/1": LocationState,
     "custom/1": CustomEvent,
     "dead-letter/1": DeadLetter,
+    "alert/1": Alert,
     "batch-delivery/1": BatchDelivery,
     "event-delivery/1": EventDelivery,
 }

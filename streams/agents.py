@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import faust
 from aiokafka.errors import KafkaError
 
+from schemas.errors import Rejection
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from streams import metrics
@@ -19,6 +20,7 @@ from streams.bodies import Bodies
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
 from streams.delivery import Delivered, Delivery
+from streams.flood import Failed, FloodError, Gate, alert, captured_kind
 from streams.gathering import Gathering
 from streams.ledger import Ledger
 from streams.records import Out, Record
@@ -31,10 +33,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What the agents of a worker share. `ahead`: batches that may wait for their sends."""
+    """What the agents of a worker share.
+
+    `ahead`: batches that may wait for their sends. `dead_letter_limit`: see streams/flood.py.
+    """
 
     kafka: KafkaSettings
     ahead: int
+    dead_letter_limit: float
 
     async def decoded(self, record: Any) -> Decoded:
         """Decode a captured record, with its body from elsewhere if it is too large."""
@@ -44,49 +50,70 @@ class Wiring:
         body = await Bodies(self.kafka).fetch(record, claim, record.timestamp)
         return decode(record, body)
 
-    async def bury(self, batch: Batch, stage: str, failed: list[tuple[Record, Exception]]) -> None:
-        """Send a dead letter for each record that failed."""
-        if not failed:
+    def gate(self, stage: str, kind_of: Callable[[Record], str] | None = None) -> Gate:
+        """Return the watch over how a stage's events end. Their kind is their topic's name."""
+        return Gate(stage, kind_of or self._topic_name, self.dead_letter_limit)
+
+    def _topic_name(self, record: Record) -> str:
+        return record.topic.removeprefix(self.kafka.topic_prefix)
+
+    async def stop_flood(
+        self, batch: Batch, gate: Gate, records: Sequence[Record], failed: Failed
+    ) -> None:
+        """Raise FloodError, and say so on `alerts`, if so much fails that the fault is ours."""
+        flood = gate.look(records, failed)
+        if flood is None:
             return
-        now = from_microseconds(time.time_ns() // 1000)
+        await batch.send(self.kafka.topic("alerts"), [alert(flood, raised_at=_now())])
+        await batch.sent()
+        raise FloodError(flood.text)
+
+    async def bury(self, batch: Batch, stage: str, failed: Failed) -> None:
+        """Send a dead letter for each record that failed."""
         letters = []
-        for record, error in failed:
-            rejection = rejection_of(error)
+        for record, rejection in failed:
             metrics.DEAD_LETTERS.labels(stage, rejection.cause).inc()
             if rejection.cause == "unexpected":
                 logger.error(
                     "a record of %s/%s at %s became a dead letter: %s",
                     record.topic, record.partition, record.offset, rejection.explanation,
                 )  # fmt: skip
-            letters.append(dead_letter(record, stage, rejection, failed_at=now))
-        await batch.send(self.kafka.topic("dead-letters"), letters)
+            letters.append(dead_letter(record, stage, rejection, failed_at=_now()))
+        if letters:
+            await batch.send(self.kafka.topic("dead-letters"), letters)
+
+
+def _now() -> str:
+    return from_microseconds(time.time_ns() // 1000)
 
 
 def decoder(wiring: Wiring) -> Agent:
     """Return the agent that turns captured events into typed ones."""
+    gate = wiring.gate("decode", captured_kind)
 
     async def decode_captured(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
-            await _decode(wiring, batch)
+            await _decode(wiring, gate, batch)
             await batch.done(wiring.ahead)
 
     return decode_captured
 
 
-async def _decode(wiring: Wiring, batch: Batch) -> None:
+async def _decode(wiring: Wiring, gate: Gate, batch: Batch) -> None:
     typed: dict[str, list[Out]] = {}
-    failed: list[tuple[Record, Exception]] = []
+    failed: list[tuple[Record, Rejection]] = []
     for record in batch.records:
         try:
             decoded = await wiring.decoded(record)
         except KafkaError:
             raise  # not the record's fault: end, and begin again with this batch
         except Exception as error:  # noqa: BLE001 - whatever it is, what is behind it must not wait
-            failed.append((record, error))
+            failed.append((record, rejection_of(error)))
         else:
             typed.setdefault(decoded.topic, []).append(decoded.out)
             if decoded.changes:
                 typed.setdefault(CASE_CHANGES.topic, []).extend(decoded.changes)
+    await wiring.stop_flood(batch, gate, batch.records, failed)
     metrics.BATCH_RECORDS.labels("captured").observe(len(batch.records))
     for topic, out in typed.items():
         metrics.DECODED.labels(topic).inc(len(out))
@@ -96,6 +123,7 @@ async def _decode(wiring: Wiring, batch: Batch) -> None:
 
 def keeper(wiring: Wiring, table: BatchTable, judge: Judge, topic: str) -> Agent:
     """Return the agent that keeps the latest states of the events on `topic` in `table`."""
+    gate = wiring.gate(STAGE)
 
     async def keep_latest(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
@@ -105,6 +133,7 @@ def keeper(wiring: Wiring, table: BatchTable, judge: Judge, topic: str) -> Agent
                 judged = verdicts.of(record, partial(judge, record, changes.get(record.key or b"")))
                 if judged is not None:
                     _put(changes, judged.publish)
+            await wiring.stop_flood(batch, gate, batch.records, verdicts.failed)
             await changes.send()
             await verdicts.tell(wiring)
             await batch.done(wiring.ahead)
@@ -130,6 +159,7 @@ def case_keeper(wiring: Wiring, cases: Cases) -> Agent:
     work done again after a crash must not find less in it than the state already says.
     """
     changes_topic = wiring.kafka.topic(CASE_CHANGES.topic)
+    gate = wiring.gate(STAGE)
 
     async def keep_cases(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
@@ -145,6 +175,7 @@ def case_keeper(wiring: Wiring, cases: Cases) -> Agent:
                 if judged is not None:
                     _put(states, judged.publish)
                     _put(folds, judged.fold)
+            await wiring.stop_flood(batch, gate, batch.records, verdicts.failed)
             if folds.log:
                 await folds.send()
                 await batch.sent()
@@ -167,14 +198,14 @@ class _Verdicts:
         self._batch = batch
         self._topic = topic
         self._ledger = Ledger(STAGE, written="applied")
-        self._failed: list[tuple[Record, Exception]] = []
+        self.failed: list[tuple[Record, Rejection]] = []
 
     def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
         """Return the verdict of a record, None if it is one for the dead letters."""
         try:
             judged = judge()
         except Exception as error:  # noqa: BLE001 - as above
-            self._failed.append((record, error))
+            self.failed.append((record, rejection_of(error)))
             self._ledger.add(record, "dead")
             return None
         self._ledger.add(record, judged.outcome)
@@ -188,12 +219,13 @@ class _Verdicts:
     async def tell(self, wiring: Wiring) -> None:
         """Send the dead letters and the ledger's records."""
         metrics.BATCH_RECORDS.labels(self._topic).observe(len(self._batch.records))
-        await wiring.bury(self._batch, STAGE, self._failed)
+        await wiring.bury(self._batch, STAGE, self.failed)
         await self._batch.send(wiring.kafka.topic("deliveries"), self._ledger.records())
 
 
 def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent:
     """Return the agent that writes to a sink."""
+    gate = wiring.gate(delivery.stage)
 
     async def write_to_sink(stream: faust.StreamT[bytes]) -> None:
         batches = aiter(stream.noack())  # type: ignore[attr-defined]
@@ -201,7 +233,7 @@ def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent
             delivered = await delivery.deliver([each for batch in group for each in batch.records])
             start = 0
             for batch in group:
-                await _told(wiring, batch, delivery.stage, delivered, start)
+                await _told(wiring, gate, batch, delivered.part(start, len(batch.records)))
                 start += len(batch.records)
             for batch in group:
                 await batch.done()
@@ -209,12 +241,13 @@ def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent
     return write_to_sink
 
 
-async def _told(wiring: Wiring, batch: Batch, stage: str, delivered: Delivered, start: int) -> None:
-    """Send what became of a batch, whose records begin at `start` of what was delivered."""
-    ledger = Ledger(stage, written="written")
-    places = range(start, start + len(batch.records))
-    for place, record in zip(places, batch.records, strict=True):
-        ledger.add(record, delivered.ends[place])
-    letters = [delivered.letters[place] for place in places if place in delivered.letters]
-    await batch.send(wiring.kafka.topic("dead-letters"), letters)
+async def _told(wiring: Wiring, gate: Gate, batch: Batch, delivered: Delivered) -> None:
+    """Send what became of a batch. What the sink did not want says nothing of a flood."""
+    ledger = Ledger(gate.stage, written="written")
+    for record, end in zip(batch.records, delivered.ends, strict=True):
+        ledger.add(record, end)
+    failed = [(batch.records[place], why) for place, why in delivered.rejected.items()]
+    wanted = [batch.records[place] for place in delivered.wanted()]
+    await wiring.stop_flood(batch, gate, wanted, failed)
+    await wiring.bury(batch, gate.stage, failed)
     await batch.send(wiring.kafka.topic("deliveries"), ledger.records())

@@ -49,7 +49,7 @@ def create_streams_app(
     """Return the worker that decodes captured events and keeps latest states."""
     app = base_app(kafka.group("streams"), kafka, settings, data_dir)
     use_batches(app)
-    wiring = Wiring(kafka, settings.batches_ahead)
+    wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
     tables = {kind: add_table(app, kafka, f"{kind}-state") for kind in KINDS}
@@ -92,7 +92,8 @@ def create_sink_app(
     group = kafka.group(f"sink-{delivery.name}")
     app = base_app(group, kafka, settings, data_dir, stream_wait_empty=False)
     use_batches(app, excused=lambda: delivery.waiting or gathering.waiting)
-    add_agent(app, kafka, sink.sources, deliverer(Wiring(kafka, ahead=0), delivery, gathering))
+    wiring = Wiring(kafka, 0, settings.dead_letter_limit)
+    add_agent(app, kafka, sink.sources, deliverer(wiring, delivery, gathering))
     return app
 
 

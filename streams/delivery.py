@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from schemas.errors import RejectedRowsError, Rejection, TransientError
-from schemas.times import from_microseconds
 from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
 from sinks.match import Choice
 from streams import metrics
-from streams.dead_letters import dead_letter
 from streams.fence import version_of
-from streams.records import Out, Record, captured_id
+from streams.records import Record, captured_id
 from streams.tombstones import Gone
 
 FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 30.0
+_WANTED: Final = frozenset({"written", "stale", "dead"})
 _EVERYTHING: Final = Choice({}, {})
 
 logger = logging.getLogger(__name__)
@@ -50,10 +49,20 @@ class Pace:
 
 @dataclass(slots=True)
 class Delivered:
-    """How each of some records ended: `ends` in their order, dead letters by their place."""
+    """How each of some records ended, in their order, and what the target refused, by place."""
 
     ends: list[str]
-    letters: dict[int, Out] = field(default_factory=dict)
+    rejected: dict[int, Rejection] = field(default_factory=dict)
+
+    def part(self, start: int, count: int) -> "Delivered":
+        """Return the same of `count` of the records from `start` on."""
+        places = range(start, start + count)
+        rejected = {place - start: why for place, why in self.rejected.items() if place in places}
+        return Delivered(self.ends[start : start + count], rejected)
+
+    def wanted(self) -> Sequence[int]:
+        """Return the places of what was written, or would have been."""
+        return [place for place, end in enumerate(self.ends) if end in _WANTED]
 
 
 class Delivery:
@@ -88,7 +97,7 @@ class Delivery:
         for place, record in enumerate(records):
             message = _message(record)
             if isinstance(message, Rejection):
-                self._end(delivered, place, record, message)
+                self._end(delivered, place, message)
             else:
                 messages[place] = message
         chosen = self._chosen(messages, delivered)
@@ -101,7 +110,7 @@ class Delivery:
                 if isinstance(result, TransientError):
                     error = error or result
                 else:
-                    self._end(delivered, place, records[place], result)
+                    self._end(delivered, place, result)
             chosen = [place for place in chosen if not delivered.ends[place]]
             if error is not None:
                 await self._wait(next(waits), error)
@@ -157,15 +166,10 @@ class Delivery:
             ended = dict(zip(left, written, strict=True)) | rejected
             return [ended[place] for place in range(len(messages))], None
 
-    def _end(
-        self, delivered: Delivered, place: int, record: Record, result: Outcome | Rejection
-    ) -> None:
+    def _end(self, delivered: Delivered, place: int, result: Outcome | Rejection) -> None:
         end = "dead" if isinstance(result, Rejection) else result
         if isinstance(result, Rejection):
-            failed_at = from_microseconds(time.time_ns() // 1000)
-            letter = dead_letter(record, self.stage, result, failed_at=failed_at)
-            delivered.letters[place] = letter
-            metrics.DEAD_LETTERS.labels(self.stage, result.cause).inc()
+            delivered.rejected[place] = result
         delivered.ends[place] = end
         metrics.DELIVERED.labels(self.name, end).inc()
 

@@ -1,12 +1,23 @@
 """`[streams]` of casewire.toml."""
 
+from typing import Annotated
+
+import msgspec
+
 from schemas.settings import Positive, Table
+
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class StreamsSettings(Table, frozen=True, kw_only=True):
-    """`doubt_window_seconds`: see contract §5, rule 2."""
+    """`doubt_window_seconds`: see contract §5, rule 2.
+
+    `dead_letter_limit`: the share of a kind's events from which on failures stop the worker; 1 is
+    no limit (streams/flood.py).
+    """
 
     bind: str = "127.0.0.1:8082"
     doubt_window_seconds: Positive = 10
     session_timeout_seconds: Positive = 10
     batches_ahead: Positive = 4
+    dead_letter_limit: Share = 0.9

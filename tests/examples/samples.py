@@ -21,6 +21,7 @@ from schemas.times import from_datetime
 from schemas.topics import MEBIBYTE
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import decode
+from streams.flood import LEAST, Gate, alert, captured_kind
 from streams.ledger import Ledger
 from streams.records import Out
 from streams.state import (
@@ -102,6 +103,7 @@ def samples() -> Sequence[Sample]:
         _others,
         _failures,
         _pieces,
+        _alerts,
     )
     return [sample for make in made for sample in make(ingress)]
 
@@ -226,6 +228,18 @@ def _pieces(ingress: Ingress) -> Iterator[Sample]:
     shown = (first.value or b"")[:6]
     yield Sample("body-piece", "The first piece (shortened)", first.key, first.headers, shown)
     yield Sample("captured", "A body in pieces", claim.key, claim.headers, claim.value)
+
+
+def _alerts(ingress: Ingress) -> Iterator[Sample]:
+    """Yield the alert of a worker on which every form fails that a project space sends."""
+    form = ingress.capture(_form(XML_FORM, "text/xml"))
+    forms = [replace(form, offset=number) for number in range(LEAST)]
+    why = rejection_of(ZeroDivisionError())
+    flood = Gate("decode", captured_kind, limit=0.9).look(forms, [(each, why) for each in forms])
+    if flood is None:
+        raise AssertionError("all of them failed")
+    stopped = alert(replace(flood, captured_ids=flood.captured_ids[:1]), raised_at=FAILED_AT)
+    yield _sample("alert", "Nearly all forms fail: the worker stops", stopped)
 
 
 def _decoded(captured: Made) -> Made:

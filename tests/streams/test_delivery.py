@@ -8,7 +8,6 @@ import anyio
 import pytest
 from hypothesis import given, strategies as st
 
-from schemas.dead_letter import DeadLetter
 from schemas.errors import (
     RejectedRowsError,
     Rejection,
@@ -21,7 +20,6 @@ from sinks.memory import MemorySink
 from streams.delivery import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
-    Delivered,
     Delivery,
     Pace,
     backoff,
@@ -88,10 +86,6 @@ def refuse(case_id: str) -> Callable[[Sequence[Message]], Exception]:
     return say
 
 
-def letters(delivered: Delivered) -> Sequence[DeadLetter]:
-    return [DeadLetter.from_json(out.value or b"") for out in delivered.letters.values()]
-
-
 async def test_the_newest_version_of_each_case_is_written() -> None:
     sink = ScriptedSink()
     records = [
@@ -153,12 +147,9 @@ async def test_refused_rows_become_dead_letters_and_the_rest_is_written() -> Non
     delivered = await Delivery("test", sink, sleep=Waits()).deliver(records)
     assert set(sink.rows) == {"c", "d"}
     assert delivered.ends == ["dead", "dead", "written", "written"]
-    found = sorted(letters(delivered), key=lambda letter: letter.original["offset"])
-    assert [(letter.stage, letter.cause, letter.path) for letter in found] == [
-        ("sink:test", "rejected_by_target", "properties.name")
-    ] * 2
-    assert [letter.original["offset"] for letter in found] == [0, 1]
-    assert all(letter.target_error == "22021" for letter in found)
+    assert delivered.rejected == dict.fromkeys(
+        (0, 1), Rejection("rejected_by_target", "text holds a NUL byte", "properties.name", "22021")
+    )
 
 
 async def test_a_target_may_refuse_one_message_and_take_the_others() -> None:
@@ -166,7 +157,7 @@ async def test_a_target_may_refuse_one_message_and_take_the_others() -> None:
     records = [state_record(name, 1, offset=i) for i, name in enumerate("ab")]
     delivered = await Delivery("test", sink).deliver(records)
     assert delivered.ends == ["dead", "written"]
-    assert [letter.original["offset"] for letter in letters(delivered)] == [0]
+    assert list(delivered.rejected) == [0]
 
 
 async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> None:
@@ -180,7 +171,7 @@ async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> 
         state_record("a", 1, offset=5),
     ]
     delivered = await Delivery("test", sink).deliver(records)
-    assert [letter.original["offset"] for letter in letters(delivered)] == [0, 1, 2, 3, 4]
+    assert list(delivered.rejected) == [0, 1, 2, 3, 4]
     assert set(sink.rows) == {"a"}
 
 
@@ -196,6 +187,7 @@ async def test_what_a_rule_leaves_out_is_counted_by_the_rule() -> None:
     ]
     delivered = await Delivery("test", sink, choice).deliver(records)
     assert delivered.ends == ["written", "excluded by match", "excluded by test-users"]
+    assert delivered.wanted() == [0]
     assert set(sink.rows) == {"a"}
 
 
@@ -228,7 +220,7 @@ def test_rows_do_not_depend_on_the_size_of_batches(
         sink = MemorySink("delete")
         delivery = Delivery("test", sink)
         for batch in batches:
-            assert not (await delivery.deliver(batch)).letters
+            assert not (await delivery.deliver(batch)).rejected
         return {case_id: row.version for (_, case_id), row in sink.rows.items()}
 
     starts = list(accumulate(sizes, initial=0))

@@ -141,7 +141,7 @@ async def test_a_sink_takes_a_null_for_a_deletion(
     version = [("casewire-version", b"7")]
     told = [Made(gone.to_json(), b"demo/c1", version)] if saw_the_deletion else []
     for some in ([state_record("c1", 5)], told, [null_of(gone)], [state_record("c1", 6)]):
-        assert not (await delivery.deliver(some)).letters
+        assert not (await delivery.deliver(some)).rejected
     rows = [(row.own["cw_deleted"], row.version) for row in sink.rows.values()]
     assert rows == ([] if on_delete == "delete" else [(True, 5)])
     assert sink.cases["demo", "c1"].deleted
@@ -150,7 +150,7 @@ async def test_a_sink_takes_a_null_for_a_deletion(
 
 async def test_a_null_of_a_case_that_a_sink_never_had_leaves_no_row() -> None:
     sink = MemorySink("delete")
-    assert not (await Delivery("test", sink).deliver([null_of(gone_state(31))])).letters
+    assert not (await Delivery("test", sink).deliver([null_of(gone_state(31))])).rejected
     assert sink.rows == {}
 
 
