@@ -56,6 +56,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "send": Entry("casewire.send:send", "Post files as CommCare HQ would."),
     "tail": Entry("casewire.tail:tail", "Print events as they come."),
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
+    "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
+    "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),
     "doctor": Entry("casewire.doctor:doctor", "Say what is wrong and what to do."),
 }
 
