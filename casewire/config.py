@@ -35,6 +35,7 @@ from streams.settings import StreamsSettings
 FILE: Final = "casewire.toml"
 CREDENTIALS_FILE: Final = "credentials.toml"
 TOKEN_KEY_FILE: Final = "token.key"  # noqa: S105 - a name
+STATE_TOKEN_FILE: Final = "state-api.token"  # noqa: S105 - a name
 #: Kinds of credentials that HQ exchanges for a token before each payload.
 TOKEN_KINDS: Final = frozenset({"bearer", "oauth2"})
 
@@ -56,7 +57,8 @@ class Config(Table, frozen=True, kw_only=True):
     """The whole configuration. `file` is None if there is none.
 
     Secrets have been read: those of `credentials`, and the URLs of sinks with a `url_file`.
-    `access_files` are all files that say who may forward.
+    `access_files` are all files that say who may forward; `state_token_file` has the token of the
+    state API.
     """
 
     file: Path | None
@@ -69,6 +71,7 @@ class Config(Table, frozen=True, kw_only=True):
     credentials: Sequence[Credential]
     access_files: Sequence[Path]
     token_key_file: Path
+    state_token_file: Path
     exclusions: Mapping[str, ExclusionSettings]
     sinks: Mapping[str, SinkTable]
 
@@ -192,6 +195,9 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     token_key_file = data_dir / TOKEN_KEY_FILE
     if ingress.token_key_file:
         token_key_file = folder / ingress.token_key_file
+    state_token_file = data_dir / STATE_TOKEN_FILE
+    if streams.token_file:
+        state_token_file = folder / streams.token_file
     config = Config(
         file=path,
         data_dir=data_dir,
@@ -203,6 +209,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         credentials=credentials,
         access_files=_access_files(path, settings, token_key_file),
         token_key_file=token_key_file,
+        state_token_file=state_token_file,
         exclusions=exclusions,
         sinks=sinks,
     )
@@ -323,7 +330,9 @@ def _contradictions(config: Config) -> list[str]:
 _ALLOW: Final = "set [ingress] allow_unauthenticated = true if that is meant"
 _OPEN_REMEDY: Final = {
     ("ingress", "bind"): f"give every [domains.NAME] a [credentials.NAME], or {_ALLOW}",
-    ("streams", "bind"): f"bind 127.0.0.1, or {_ALLOW}",
+    ("streams", "bind"): (
+        "bind 127.0.0.1, or name a file with a token that all workers have in [streams] token_file"
+    ),
     ("console_bind",): f"bind 127.0.0.1, or {_ALLOW}",
     ("broker_bind",): (
         f"bind 127.0.0.1, or use a cluster of yours by {variable(('kafka', 'bootstrap_servers'))}"
@@ -333,9 +342,14 @@ _OPEN_REMEDY: Final = {
 
 def _open_binds(config: Config) -> set[tuple[str, ...]]:
     """Return the binds that ask for no credentials although nobody said that this is meant."""
+    unprotected: set[tuple[str, ...]] = {("broker_bind",)}
+    if not config.streams.token_file:
+        unprotected.add(("streams", "bind"))
     if config.ingress.allow_unauthenticated:
-        return {("broker_bind",)}
+        return unprotected
+    unprotected.add(("console_bind",))
     protected = {domain for credential in config.credentials for domain in credential.domains}
     closed = bool(config.domains) or config.ingress.unknown_domains == "refuse"
-    unprotected = {path for path in _OPEN_REMEDY if path != ("ingress", "bind")}
-    return unprotected if closed and protected >= set(config.domains) else set(_OPEN_REMEDY)
+    if not (closed and protected >= set(config.domains)):
+        unprotected.add(("ingress", "bind"))
+    return unprotected

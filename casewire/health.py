@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from casewire.addresses import Address
 from schemas.errors import UnavailableError
@@ -40,17 +41,19 @@ class Health:
 class Running(msgspec.Struct, frozen=True):
     """A running process, as its file `run/<role>-<pid>.json` tells. `address` is host:port.
 
-    `started` tells it from a later process of the same id: see `start_time`.
+    `started` tells it from a later process of the same id: see `start_time`. `state_api` is where
+    a streams worker answers questions about states, host:port.
     """
 
     role: str
     pid: int
     address: str
     started: str
+    state_api: str = ""
 
     @classmethod
-    def of(cls, role: str, pid: int, address: Address) -> Self:
-        return cls(role, pid, str(address), start_time(pid) or "")
+    def of(cls, role: str, pid: int, address: Address, state_api: str = "") -> Self:
+        return cls(role, pid, str(address), start_time(pid) or "", state_api)
 
     @property
     def alive(self) -> bool:
@@ -145,35 +148,45 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
+async def serving(application: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve an application in this loop until the end of the block."""
+    config = uvicorn.Config(
+        application, log_config=None, access_log=False, lifespan="off", ws="none"
+    )
+    server = _Server(config)
+    with listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
+
+
+@contextlib.asynccontextmanager
 async def serving_health(
-    health: Health, *, role: str, bind: str, run_dir: Path
+    health: Health, *, role: str, bind: str, run_dir: Path, state_api: str = ""
 ) -> AsyncIterator[Address]:
     """Serve health and metrics in this loop, at the first free port from `bind` up; give it.
 
     Raises UnavailableError if a hundred ports in a row are taken.
     """
-    address, listener = _first_free(Address.parse(bind))
-    config = uvicorn.Config(
-        health_app(health), log_config=None, access_log=False, lifespan="off", ws="none"
-    )
-    server = _Server(config)
-    with listener:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        file = announce(run_dir, Running.of(role, os.getpid(), address))
+    address, listener = first_free(Address.parse(bind), "CASEWIRE_METRICS_BIND")
+    async with serving(health_app(health), listener):
+        file = announce(run_dir, Running.of(role, os.getpid(), address, state_api))
         try:
             yield address
         finally:
             file.unlink(missing_ok=True)
-            server.should_exit = True
-            await task
 
 
-def _first_free(first: Address) -> tuple[Address, socket.socket]:
+def first_free(first: Address, setting: str) -> tuple[Address, socket.socket]:
+    """Return the first free port from an address up, and a socket that listens there.
+
+    Raises UnavailableError, naming the setting to change, if a hundred ports are taken.
+    """
     for port in range(first.port, min(first.port + _PORTS_TRIED, 65536)):
         address = Address(first.host, port)
         with contextlib.suppress(OSError):
             return address, address.listening()
-    raise UnavailableError(
-        f"no port is free for health and metrics from {first} up; "
-        "set CASEWIRE_METRICS_BIND to another address"
-    )
+    raise UnavailableError(f"no port is free from {first} up; set {setting} to another address")

@@ -38,6 +38,10 @@ _TEMPLATE: Final = """\
 # doubt_window_seconds = 10
 # From this share of failures on a worker stops instead of making dead letters; 1 is no limit.
 # dead_letter_limit = 0.9
+# Where a worker tells states. The token that it asks for is in DATA_DIR/state-api.token, made at
+# the first start; workers on several machines need one file with the same token.
+# bind = "127.0.0.1:8082"
+# token_file = "secrets/state-api"
 
 # One table for each project space that may forward.
 [domains."{domain}"]

@@ -166,6 +166,11 @@ def welcome(config: Config) -> str:
         "casewire is up; Ctrl-C stops it",
         f"  ingress    http://{config.ingress.bind}/api/v1/in/DOMAIN",
         *(f"  sink       {name}: {place}" for name, place in places.items()),
+        *(
+            f"  states     http://{each.state_api}/api/v1, token in {config.state_token_file}"
+            for each in running(config.run_dir)
+            if each.state_api
+        ),
         f"  Kafka      {config.cluster.bootstrap_servers}",
         f"  logs       {config.run_dir}",
     ]

@@ -5,11 +5,13 @@ import asyncio
 import click
 import uvloop
 
+from casewire.addresses import Address
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.data_dir import open_data_dir
-from casewire.health import Health, serving_health
+from casewire.health import Health, first_free, serving_health
 from casewire.logs import set_up_logs
+from casewire.state_api import serving_states, told_address
 from casewire.tables import nearest
 from casewire.topics import check_topics
 from schemas.errors import ConfigError, UnavailableError
@@ -53,8 +55,11 @@ def _no_such_sink(config: Config, name: str) -> str:
 
 async def _run_streams(config: Config) -> None:
     await _require_topics(config)
-    app = create_streams_app(config.cluster, config.streams, config.data_dir)
-    await _serve(app, "streams", config)
+    address, listener = first_free(Address.parse(config.streams.bind), "CASEWIRE_STREAMS_BIND")
+    told = told_address(address)
+    app = create_streams_app(config.cluster, config.streams, config.data_dir, address=told)
+    async with serving_states(app, config, told, listener):
+        await _serve(app, "streams", config, state_api=told)
 
 
 async def _run_sink(config: Config, name: str) -> None:
@@ -78,7 +83,7 @@ async def _require_topics(config: Config) -> None:
             raise UnavailableError(str(difference))
 
 
-async def _serve(app: App, role: str, config: Config) -> None:
+async def _serve(app: App, role: str, config: Config, *, state_api: str = "") -> None:
     started = asyncio.Event()
 
     def live() -> str | None:
@@ -92,6 +97,10 @@ async def _serve(app: App, role: str, config: Config) -> None:
         return "it has no partitions, or its tables are not recovered yet"
 
     async with serving_health(
-        Health(live, ready), role=role, bind=config.machine.metrics_bind, run_dir=config.run_dir
+        Health(live, ready),
+        role=role,
+        bind=config.machine.metrics_bind,
+        run_dir=config.run_dir,
+        state_api=state_api,
     ):
         await run(app, started.set)

@@ -154,10 +154,11 @@ def read_keys(file: Path) -> Keys:
     return Keys.of(*(bytes.fromhex(text) for text in written))
 
 
-def make_key_file(file: Path) -> None:
+def make_key_file(file: Path, setting: str = "[ingress] token_key_file") -> None:
     """Write a new key unless the file is there, whole or not at all, readable by us alone.
 
-    Of several processes that do so at once, one wins. Raises UnavailableError.
+    Of several processes that do so at once, one wins. Raises UnavailableError, which names the
+    setting that gives another file.
     """
     if file.exists():
         return
@@ -173,7 +174,7 @@ def make_key_file(file: Path) -> None:
     except OSError as error:
         raise UnavailableError(
             f"the key file {file} cannot be written ({error.strerror}); "
-            "make its folder writable, or set [ingress] token_key_file"
+            f"make its folder writable, or set {setting}"
         ) from error
     finally:
         new.unlink(missing_ok=True)

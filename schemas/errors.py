@@ -4,6 +4,7 @@ CasewireError
 ├── ConfigError             the configuration is wrong; the text names the key and the remedy
 ├── UnavailableError        something Casewire needs is not there; the text says what to do
 ├── WorkerError             a streams worker must end, and be started anew; nothing is lost
+├── QueryError              a question about states that has no answer, or not now
 ├── InvalidEventError       a captured body is not what its kind demands: a dead letter
 └── DeliveryError           a sink could not write
     ├── TransientError      the same batch can succeed later: wait and try again
@@ -44,6 +45,15 @@ class UnavailableError(CasewireError):
 
 class WorkerError(CasewireError):
     pass
+
+
+class QueryError(CasewireError):
+    """`status` is HTTP's; `oldest` the earliest moment that can be asked for, if it was earlier."""
+
+    def __init__(self, status: int, text: str, *, oldest: str | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.oldest = oldest
 
 
 class InvalidEventError(CasewireError):

@@ -3,10 +3,14 @@
 In this form the order of the texts is the order of the times.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _CANONICAL_LENGTH = len("2026-11-22T10:00:00.000000Z")
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -29,6 +33,11 @@ def canonical(text: str) -> str | None:
         return from_datetime(time)
     except OverflowError:  # an offset can push the years 1 and 9999 over the edge
         return None
+
+
+def from_rfc3339(text: str) -> str | None:
+    """Return a time of RFC 3339 in canonical form; None for all else that `canonical` takes."""
+    return canonical(text.upper()) if _RFC_3339.fullmatch(text) else None
 
 
 def from_datetime(time: datetime) -> str:

@@ -44,10 +44,14 @@ STOP_SECONDS = 20
 
 
 def create_streams_app(
-    kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path
+    kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path, *, address: str = ""
 ) -> faust.App:
-    """Return the worker that decodes captured events and keeps latest states."""
-    app = base_app(kafka.group("streams"), kafka, settings, data_dir)
+    """Return the worker that decodes captured events and keeps latest states.
+
+    `address` (host:port) is where other workers find its state API; the default is what is bound.
+    """
+    url = f"http://{address or settings.bind}"
+    app = base_app(kafka.group("streams"), kafka, settings, data_dir, canonical_url=url)
     use_batches(app)
     wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"

@@ -24,6 +24,9 @@ BATCH_RECORDS: Final = Histogram(
     "casewire_batch_records", "Records in a batch.", ["topic"],
     buckets=(1, 10, 100, 1000, 10_000),
 )  # fmt: skip
+INDEXED: Final = Counter(
+    "casewire_indexed_events_total", "Events of cases that past moments can be told from."
+)
 DELIVERED: Final = Counter(
     "casewire_sink_events_total", "States by how they ended at a sink.", ["sink", "outcome"]
 )

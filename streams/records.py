@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 from schemas.envelope import Headers
+from schemas.times import from_microseconds
 
 
 class Record(Protocol):
@@ -49,3 +51,15 @@ def captured_id(record: Record) -> str:
     """
     found = header(record.headers, "casewire-captured-id") or header(record.headers, "ce_id")
     return found or f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def time_of_id(captured_id: str) -> str:
+    """Return when an event was captured, by its id, a microsecond early at most.
+
+    It is a UUIDv7 with 12 bits of a millisecond's fraction (RFC 9562 §6.2, method 3).
+    """
+    try:
+        number = UUID(captured_id).int
+    except ValueError:
+        return from_microseconds(0)
+    return from_microseconds((number >> 80) * 1000 + ((number >> 64 & 0xFFF) * 1000 >> 12))

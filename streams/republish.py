@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from typing import Final
-from uuid import UUID
 
 import orjson
 
 from schemas.case import CaseState
 from schemas.envelope import Headers
-from schemas.times import from_microseconds
 from streams.fold import CaseFold
+from streams.records import time_of_id
 
 #: Of each kind of state: the field of its id, and that of its version.
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -80,18 +79,9 @@ def _headers(domain: str, captured_id: str, texts: Mapping[str, str]) -> Headers
         "ce_specversion": "1.0",
         "ce_id": f"{captured_id}/state/0",
         "ce_source": f"/commcare/{domain}",
-        "ce_time": _time_of(captured_id),
+        "ce_time": time_of_id(captured_id),
         "content-type": "application/json",
         "casewire-domain": domain,
         "casewire-captured-id": captured_id,
     }
     return [(name, text.encode()) for name, text in {**common, **texts}.items()]
-
-
-def _time_of(captured_id: str) -> str:
-    """Return when an event was captured, by its id (UUIDv7), to the millisecond."""
-    try:
-        milliseconds = UUID(captured_id).int >> 80
-    except ValueError:
-        milliseconds = 0
-    return from_microseconds(milliseconds * 1000)

@@ -14,9 +14,14 @@ class StreamsSettings(Table, frozen=True, kw_only=True):
 
     `dead_letter_limit`: the share of a kind's events from which on failures stop the worker; 1 is
     no limit (streams/flood.py).
+
+    `bind` is the first address that a worker tries for its state API; it takes the next port while
+    one is in use. `token_file` holds the token that the API asks for; all workers have the same.
+    Empty: one in the data directory, made when it is not there.
     """
 
     bind: str = "127.0.0.1:8082"
+    token_file: str = ""
     doubt_window_seconds: Positive = 10
     session_timeout_seconds: Positive = 10
     batches_ahead: Positive = 4

@@ -187,6 +187,11 @@ BAD: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
         ("broker_bind: 10.0.0.1:9092", "KAFKA_BOOTSTRAP_SERVERS"),
     ),
     "no address": ('metrics_bind = "9400"\n', {}, ("metrics_bind: '9400' is no address",)),
+    "state api for all": (
+        '[streams]\nbind = "0.0.0.0:8082"\n[ingress]\nallow_unauthenticated = true\n',
+        {},
+        ("[streams] bind: 0.0.0.0:8082", "[streams] token_file"),
+    ),
     "no port": ('[streams]\nbind = "localhost:x"\n', {}, ("[streams] bind:", "no port")),
     "no brackets": ('[streams]\nbind = "::1:80"\n', {}, ("[streams] bind:", "brackets")),
 }
@@ -216,6 +221,13 @@ def test_a_credentials_file_may_hold_nothing_else_and_nothing_twice(tmp_path: Pa
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
         load_config(tmp_path / "none.toml", {})
+
+
+def test_the_state_api_may_be_bound_for_all_with_a_token_that_all_workers_have(
+    tmp_path: Path,
+) -> None:
+    toml = '[streams]\nbind = "0.0.0.0:8082"\ntoken_file = "secrets/state"\n'
+    assert load(tmp_path, toml).state_token_file == tmp_path / "secrets" / "state"
 
 
 def test_a_bind_for_all_is_taken_when_every_domain_has_a_credential(tmp_path: Path) -> None:

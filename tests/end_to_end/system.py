@@ -60,6 +60,7 @@ class System:
             f'bind = "127.0.0.1:{self.port}"',
             "[streams]",
             "session_timeout_seconds = 6",
+            f'bind = "127.0.0.1:{free_port()}"',
         ]
         for name, keys in self.sinks.items():
             lines.append(f"[sinks.{name}]")

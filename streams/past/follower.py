@@ -1,0 +1,117 @@
+"""Keeps the indexes of the partitions that a worker holds up to date, from the topics alone.
+
+It reads beside the worker, without a group: what comes live and what is made anew after a loss go
+the same way, and the keepers of states know nothing of it. While there is a lot to catch up with,
+it takes at most a quarter of the worker's time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence, Set as AbstractSet
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams import metrics
+from streams.past.indexes import Indexes
+from streams.past.reads import Partition, RecordReader
+
+_POLL_MS: Final = 200
+_RECORDS_AT_ONCE: Final = 500
+_SHARE: Final = 0.25
+_AFTER_ERROR_SECONDS: Final = 1.0
+_FORGET_SECONDS: Final = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """Fills `indexes`. `held` gives the partitions that this worker holds now."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        indexes: Indexes,
+        reader: RecordReader,
+        held: Callable[[], AbstractSet[int]],
+    ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._indexes = indexes
+        self._reader = reader
+        self._held = held
+        self._starts: dict[Partition, int] = {}
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the topics until the end of the block."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            self._indexes.close()
+
+    async def _run(self) -> None:
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap_servers,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            )
+            try:
+                await consumer.start()
+                await self._follow(consumer)
+            except Exception as error:
+                known = isinstance(error, (KafkaError, OSError, sqlite3.Error))
+                logger.warning(
+                    "cannot index past moments now: %s", type(error).__name__, exc_info=not known
+                )
+                self._indexes.close()
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
+            finally:
+                await consumer.stop()
+
+    async def _follow(self, consumer: Any) -> None:
+        assigned: Sequence[int] = ()
+        forgot = time.monotonic()
+        while True:
+            held = sorted(self._held())
+            if not (held == assigned and self._indexes.ready(held)):
+                await self._assign(consumer, held)
+                assigned = held
+            if not held:
+                await asyncio.sleep(_POLL_MS / 1000)
+                continue
+            fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_AT_ONCE)
+            began = time.monotonic()
+            for place, records in fetched.items():
+                await self._indexes.add(Partition(*place), records)
+            count = sum(map(len, fetched.values()))
+            metrics.INDEXED.inc(count)
+            if count == _RECORDS_AT_ONCE:
+                await asyncio.sleep((time.monotonic() - began) * (1 / _SHARE - 1))
+            if time.monotonic() > forgot + _FORGET_SECONDS:
+                await self._forget(held)
+                forgot = time.monotonic()
+
+    async def _assign(self, consumer: Any, held: Sequence[int]) -> None:
+        places = [place for partition in held for place in self._indexes.places(partition)]
+        spans = await self._reader.spans(places)
+        await self._indexes.open(held, {place: span.end for place, span in spans.items()})
+        consumer.assign([TopicPartition(*place) for place in places])
+        for place in places:
+            position = max(self._indexes.next[place], spans[place].start)
+            self._indexes.next[place] = position
+            consumer.seek(TopicPartition(*place), position)
+
+    async def _forget(self, held: Sequence[int]) -> None:
+        places = [place for partition in held for place in self._indexes.places(partition)]
+        starts = {place: span.start for place, span in (await self._reader.spans(places)).items()}
+        if starts != self._starts:
+            await self._indexes.forget(starts)
+            self._starts = starts
