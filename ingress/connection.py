@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.traffic.connections.discard(self)
-        self._reader.phase = "over"
+        self._reader.leave()
         self._waiting.clear()
         if self._current is not None:
             self._current.break_off()
@@ -234,6 +234,12 @@ class Reader:
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
         return self.feed(rest) if rest else None
+
+    def leave(self) -> None:
+        """Read no more, ever. What pointed here in a circle is freed without a collection."""
+        self.phase = "over"
+        del self._parser, self._connection
+        self._exchange = None
 
     def too_slow(self, now: float, silent: float) -> bool:
         """Return whether a request takes longer to come than it may."""
