@@ -213,12 +213,8 @@ def derived_headers(
         ("casewire-captured-id", captured_id.encode()),
         ("casewire-schema", schema.encode()),
     ]
-    sent_type = None
-    for name, value in headers:
-        if name not in _REPLACED:
-            derived.append((name, value))
-        elif name == "content-type":
-            sent_type = value
-    if sent_type is not None and not any(name == "casewire-content-type" for name, _ in derived):
-        derived.append(("casewire-content-type", sent_type))
+    derived += [item for item in headers if item[0] not in _REPLACED]
+    sent = dict(headers)
+    if "content-type" in sent and "casewire-content-type" not in sent:
+        derived.append(("casewire-content-type", sent["content-type"]))
     return derived

@@ -4,17 +4,16 @@ Pure: the same held state and event always give the same verdict, also when the 
 second time after a crash.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState
 from schemas.others import LocationEvent, LocationState, UserEvent, UserState
 from schemas.times import to_microseconds
-from schemas.values import Json
 
 Outcome: TypeAlias = Literal["applied", "stale", "duplicate"]
 S = TypeVar("S", CaseState, FormState, UserState, LocationState)
@@ -115,28 +114,23 @@ def _poorer_copy(held: CaseState, event: CaseEvent) -> bool:
     return same_time and event.xform_ids is None and held.xform_ids is not None
 
 
-_CONTENT_FIELDS = (*CaseEvent.names(), "extra", "source", "deleted")
-
-
 def same_content(one: CaseState, other: CaseState) -> bool:
     """Whether two states say the same of the case, whichever events they came from."""
     return _content(one) == _content(other)
 
 
-def _content(state: CaseState) -> Mapping[str, Json]:
-    return {name: getattr(state, name) for name in _CONTENT_FIELDS}
+_content = attrgetter(*CaseEvent.names(), "extra", "source", "deleted")
 
 
 def _state(
     event: CaseEvent, held: CaseState | None, capture: Capture, *, version: int, doubtful: bool
 ) -> CaseState:
-    fields = {name: getattr(event, name) for name in CaseEvent.names()}
+    fields = asdict(event)
     if event.gone and not event.case_type and held is not None and held.case_type:
         # HQ blanks the case. Its type says where it was written, and so where it must go from.
         fields["properties"] = {**event.properties, "case_type": held.case_type}
     return CaseState(
         **fields,
-        extra=event.extra,
         source="snapshot",
         version=version,
         captured_id=capture.id,
@@ -154,17 +148,16 @@ def latest_form(held: FormState | None, event: FormEvent, capture: Capture) -> V
     if held is not None:
         if held.captured_id == capture.id:
             return Verdict("applied")
-        if all(getattr(event, name) == getattr(held, name) for name in (*_FORM_FIELDS, "extra")):
+        if _form(event) == _form(held):
             return Verdict("duplicate")
         if not _newer_form(held, event, capture):
             return Verdict("stale")
         version = max(held.state_version + 1, version)
-    fields = {name: getattr(event, name) for name in _FORM_FIELDS}
-    state = FormState(**fields, extra=event.extra, state_version=version, captured_id=capture.id)
+    state = FormState(**asdict(event), state_version=version, captured_id=capture.id)
     return Verdict("applied", state)
 
 
-_FORM_FIELDS = tuple(FormEvent.names())
+_form = attrgetter(*FormEvent.names(), "extra")
 
 
 def _newer_form(held: FormState, event: FormEvent, capture: Capture) -> bool:
@@ -185,7 +178,7 @@ def latest_saved(
 
     HQ sends no time of it, and what is current when it sends.
     """
-    known = {name: getattr(event, name) for name in (*event.names(), "extra")}
+    known = asdict(event)
     version = capture.microseconds
     if held is not None:
         if held.captured_id == capture.id:

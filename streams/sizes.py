@@ -4,6 +4,7 @@ A record that the broker refuses as too large poisons an idempotent producer for
 §3). So whatever makes a record out of what was sent asks here first.
 """
 
+from itertools import chain
 from typing import Final
 
 from schemas.errors import InvalidEventError
@@ -28,5 +29,5 @@ def fitting(out: Out, topic: str) -> Out:
 def record_bytes(out: Out) -> int:
     """Return at most how many bytes of a record batch a record takes alone."""
     # Names are UTF-8 in Kafka; latin-1, which HTTP's bytes become, at most doubles.
-    headers = sum(2 * len(name) + len(value) + 10 for name, value in out.headers)
+    headers = 2 * sum(map(len, chain.from_iterable(out.headers))) + 10 * len(out.headers)
     return BATCH_OVERHEAD_BYTES + len(out.key) + len(out.value or b"") + headers
