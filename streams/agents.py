@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -198,6 +199,7 @@ class _Verdicts:
         self._batch = batch
         self._topic = topic
         self._ledger = Ledger(STAGE, written="applied")
+        self._ends: Counter[tuple[str, bool, bool]] = Counter()
         self.failed: list[tuple[Record, Rejection]] = []
 
     def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
@@ -209,18 +211,23 @@ class _Verdicts:
             self._ledger.add(record, "dead")
             return None
         self._ledger.add(record, judged.outcome)
-        metrics.JUDGED.labels(self._topic, judged.outcome).inc()
-        if judged.doubtful:
-            metrics.DOUBTFUL.labels(self._topic).inc()
-        if judged.untimed:
-            metrics.UNTIMED.labels(self._topic).inc()
+        self._ends[judged.outcome, judged.doubtful, judged.untimed] += 1
         return judged
 
     async def tell(self, wiring: Wiring) -> None:
-        """Send the dead letters and the ledger's records."""
-        metrics.BATCH_RECORDS.labels(self._topic).observe(len(self._batch.records))
+        """Send the dead letters and the ledger's records, and count."""
+        self._count()
         await wiring.bury(self._batch, STAGE, self.failed)
         await self._batch.send(wiring.kafka.topic("deliveries"), self._ledger.records())
+
+    def _count(self) -> None:
+        metrics.BATCH_RECORDS.labels(self._topic).observe(len(self._batch.records))
+        for (outcome, doubtful, untimed), number in self._ends.items():
+            metrics.JUDGED.labels(self._topic, outcome).inc(number)
+            if doubtful:
+                metrics.DOUBTFUL.labels(self._topic).inc(number)
+            if untimed:
+                metrics.UNTIMED.labels(self._topic).inc(number)
 
 
 def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent:

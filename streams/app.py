@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,8 @@ FETCH_BYTES = 512 * 1024
 SEND_BYTES = 1_000_000
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 STOP_SECONDS = 20
+#: Made since the last collection, and not gone by themselves, when the garbage collector looks.
+COLLECTED_OBJECTS = 20_000
 
 
 def create_streams_app(
@@ -109,12 +112,24 @@ async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await app.start()
+    _spare_the_collector()
     started()
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app.wait_until_stopped())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:
         end.cancel()
     await stop_app(app)
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector look seldom, and at nothing that start-up made.
+
+    Records on their way hold millions of tuples, none of them in a cycle: to go through them every
+    700 objects, Python's default, takes a fifth of a busy worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_OBJECTS)
 
 
 async def stop_app(app: faust.App) -> None:
