@@ -20,12 +20,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from yarl import URL
 
 from schemas.errors import QueryError
 from schemas.partitioner import partition_of
 from schemas.times import from_rfc3339
 from schemas.values import Json
+from streams.api_description import DOCUMENT, PATH
 from streams.past.answers import Page, Past
 from streams.past.story import Step
 from streams.records import time_of_id
@@ -116,7 +116,7 @@ class StateApi:
         if owner in (None, self._place.address) or FORWARDED in request.headers:
             raise QueryError(503, "this case or form is just changing hands; ask again")
         headers = {FORWARDED: "1", "authorization": request.headers["authorization"]}
-        url = URL(f"http://{owner}{_target(request)}", encoded=True)
+        url = f"http://{owner}{_target(request)}"
         try:
             async with self.forwards.get(url, headers=headers) as answer:
                 kept = {
@@ -134,6 +134,7 @@ def state_app(api: StateApi, token: str) -> Starlette:
         Route("/api/v1/cases/{domain}/{case_id}", api.case),
         Route("/api/v1/cases/{domain}/{case_id}/history", api.history),
         Route("/api/v1/forms/{domain}/{form_id}", api.form),
+        Route(PATH, _description),
     ]
     return Starlette(
         routes=routes,
@@ -161,6 +162,10 @@ class _Guard:
             text = "give the token of the state API as Authorization: Bearer TOKEN"
             refusal = JSONResponse({"error": text}, 401, {"www-authenticate": "Bearer"})
             await refusal(scope, receive, send)
+
+
+async def _description(request: Request) -> Response:
+    return JSONResponse(DOCUMENT)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -23,6 +23,8 @@ from streams.past.reads import Partition, RecordReader
 _POLL_MS: Final = 200
 _RECORDS_AT_ONCE: Final = 500
 _SHARE: Final = 0.25
+#: What comes one by one is indexed together: a transaction writes whole pages.
+_GATHER_SECONDS: Final = 0.1
 _AFTER_ERROR_SECONDS: Final = 1.0
 _FORGET_SECONDS: Final = 60.0
 
@@ -93,8 +95,9 @@ class Follower:
                 await self._indexes.add(Partition(*place), records)
             count = sum(map(len, fetched.values()))
             metrics.INDEXED.inc(count)
-            if count == _RECORDS_AT_ONCE:
-                await asyncio.sleep((time.monotonic() - began) * (1 / _SHARE - 1))
+            full = count == _RECORDS_AT_ONCE
+            pause = (time.monotonic() - began) * (1 / _SHARE - 1) if full else _GATHER_SECONDS
+            await asyncio.sleep(pause)
             if time.monotonic() > forgot + _FORGET_SECONDS:
                 await self._forget(held)
                 forgot = time.monotonic()

@@ -1,6 +1,7 @@
 """The state API on a real broker, of two workers that are processes and of one that is none."""
 
 import contextlib
+import re
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.to_thread
+import jsonschema
 import orjson
 import pytest
 from aiokafka import TopicPartition
@@ -18,6 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from casewire.addresses import Address
+from casewire.cli import run
 from casewire.config import load_config
 from casewire.health import running as running_processes
 from casewire.simulation.delivery import deliver
@@ -28,6 +32,7 @@ from schemas.errors import InvalidEventError
 from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
+from streams.api_description import DOCUMENT
 from streams.app import create_streams_app
 from streams.decode import decode
 from streams.records import header
@@ -55,6 +60,20 @@ SNAPSHOT: CaseJudge = case_judge(writer="", window_microseconds=10_000_000)
 CHANGE: CaseJudge = change_judge(writer="")
 
 
+#: References in the description are to what is beside the schema then.
+COMPONENTS: dict[str, Any] = {"components": DOCUMENT["components"]}
+
+
+def described(path: str) -> Any:
+    """Return what the description says of asking for a path."""
+    kind, _, _, *story = path.split("/")
+    template = {
+        "cases": "/api/v1/cases/{domain}/{case_id}",
+        "forms": "/api/v1/forms/{domain}/{form_id}",
+    }[kind]
+    return DOCUMENT["paths"]["/".join([template, *story])]["get"]
+
+
 @dataclass
 class Client:
     """A client that has the token."""
@@ -62,8 +81,14 @@ class Client:
     session: aiohttp.ClientSession
 
     async def get(self, api: str, path: str, **query: str) -> tuple[int, Any]:
+        """Return status and body; fail if the description does not say that this may come."""
         async with self.session.get(f"http://{api}/api/v1/{path}", params=query) as answer:
-            return answer.status, orjson.loads(await answer.read())
+            said = orjson.loads(await answer.read())
+            if re.fullmatch(r"(cases|forms)/[^/]+/[^/]+(/history)?", path):
+                schema = described(path)["responses"][str(answer.status)]["content"]
+                resolved = schema["application/json"]["schema"] | COMPONENTS
+                jsonschema.validate(said, resolved)
+            return answer.status, said
 
     async def settled(self, api: str, path: str, **query: str) -> tuple[int, Any]:
         """Ask until the answer is another one than 503."""
@@ -96,6 +121,7 @@ async def client_with(token: str) -> AsyncIterator[Client]:
 class Asked:
     """Two workers that have processed `records`, a client, and what they have published."""
 
+    config_file: Path
     apis: Sequence[str]
     client: Client
     records: Sequence[Made]
@@ -147,6 +173,7 @@ async def asked(
         forms = await read_all(settings.bootstrap_servers, settings.topic("form-state"))
         async with client_with(token_of(system)) as client:
             yield Asked(
+                system.config_file,
                 apis(system),
                 client,
                 records,
@@ -296,6 +323,75 @@ async def test_a_question_is_forwarded_once(asked: Asked) -> None:
     }
     del asked.client.session.headers["casewire-forwarded"]
     assert answers == {200, 503}
+
+
+async def called(asked: Asked, *arguments: str) -> int:
+    """Call `casewire case`; return its status."""
+    whole = ["--config", str(asked.config_file), "case", *arguments]
+    return await anyio.to_thread.run_sync(run, whole, {})
+
+
+async def test_the_command_tells_a_state_a_past_one_and_the_story(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, state = max(asked.published.items(), key=lambda item: len(of_case(asked.records, item[0])))
+    assert await called(asked, key) == 0
+    shown = capsys.readouterr().out
+    assert key in shown
+    for name, value in state.properties.items():
+        assert re.search(rf"^{re.escape(name)} +{re.escape(value) or '..'}", shown, re.MULTILINE)
+    assert await called(asked, state.case_id, "--domain", state.domain, "--json") == 0
+    said = orjson.loads(capsys.readouterr().out)
+    assert CaseState.from_object(said["state"]) == state
+    first = of_case(asked.records, key)[0][0]
+    assert await called(asked, key, "--at", first) == 0
+    assert first in capsys.readouterr().out
+    assert await called(asked, key, "--history") == 0
+    story = capsys.readouterr().out
+    for time, _, _ in of_case(asked.records, key):
+        assert time in story
+    assert await called(asked, key, "--history", "--json") == 0
+    assert len(orjson.loads(capsys.readouterr().out)["events"]) == len(of_case(asked.records, key))
+
+
+async def test_the_command_says_what_is_wrong_in_a_sentence(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, status, fragment in (
+        (["nobody", "--domain", "demo"], 1, "this case is not known"),
+        (["nobody"], 1, "--domain"),
+        (["demo/nobody", "--at", "noon"], 1, "RFC 3339"),
+        (["demo/nobody", "--at", "2026-01-01T00:00:00Z", "--history"], 2, "leave out one"),
+    ):
+        assert await called(asked, *arguments) == status
+        assert fragment in capsys.readouterr().err
+    token_file = asked.config_file.parent / "data" / "state-api.token"
+    token = token_file.read_text(encoding="ascii")
+    token_file.write_text("x" * 32, encoding="ascii")
+    assert await called(asked, "demo/nobody") == 1
+    token_file.write_text(token, encoding="ascii")
+    assert f"refuses the token in {token_file}" in capsys.readouterr().err
+
+
+def test_without_a_worker_the_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    env = {"CASEWIRE_DATA_DIR": str(tmp_path), "CASEWIRE_STREAMS_BIND": bind}
+    assert run(["case", "demo/x"], env) == 1
+    assert "start a streams worker" in capsys.readouterr().err
+    make_token(load_config(None, env))
+    assert run(["case", "demo/x"], env) == 1
+    assert f"no streams worker answers at {bind}" in capsys.readouterr().err
+
+
+async def test_the_description_is_of_these_addresses(asked: Asked) -> None:
+    async with asked.client.session.get(f"http://{asked.apis[0]}/openapi.json") as answer:
+        assert await answer.json() == DOCUMENT
+    for path in DOCUMENT["paths"]:
+        url = f"http://{asked.apis[0]}{path}"
+        async with asked.client.session.get(url) as answer:
+            assert "not found" not in await answer.text()
 
 
 async def test_kill_9_of_a_worker_leaves_every_answer_to_the_other(
