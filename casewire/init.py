@@ -42,6 +42,7 @@ _TEMPLATE: Final = """\
 # the first start; workers on several machines need one file with the same token.
 # bind = "127.0.0.1:8082"
 # token_file = "secrets/state-api"
+# tables = "memory"   # "rocksdb": on disk, for more cases than fit in memory
 
 # One table for each project space that may forward.
 [domains."{domain}"]

@@ -16,6 +16,7 @@ import faust
 from mode import CrashingSupervisor
 
 from schemas.settings import KafkaSettings
+from schemas.topics import MEBIBYTE
 from sinks.settings import SinkTable
 from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper
 from streams.batches.assignor import WholeAssignor
@@ -24,6 +25,7 @@ from streams.batches.table import BatchTable
 from streams.batches.transport import use_batches
 from streams.decode import CASE_CHANGES
 from streams.delivery import Delivery
+from streams.disk import WorkerDisk
 from streams.gathering import Gathering
 from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
@@ -54,15 +56,23 @@ def create_streams_app(
     `address` (host:port) is where other workers find its state API; the default is what is bound.
     """
     url = f"http://{address or settings.bind}"
-    app = base_app(kafka.group("streams"), kafka, settings, data_dir, canonical_url=url)
+    group = kafka.group("streams")
+    replicas = settings.standby_replicas
+    app = base_app(
+        group, kafka, settings, data_dir, canonical_url=url, table_standby_replicas=replicas
+    )
     use_batches(app)
     wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
     tables = {kind: add_table(app, kafka, f"{kind}-state") for kind in KINDS}
+    folds = add_table(app, kafka, "case-folds")
+    if settings.tables == "rocksdb":
+        disk = WorkerDisk(data_dir / "tables" / group, settings.table_cache_mb * MEBIBYTE)
+        for table in (*tables.values(), folds):
+            table.keep_in(disk.stores(table.name))
     for kind, table in tables.items():
         table.guard(writer, state_headers(kind, writer))
-    folds = add_table(app, kafka, "case-folds")
     folds.guard(writer, fold_headers(writer))
     cases = Cases(
         states=tables["case"],
@@ -169,7 +179,6 @@ def base_app(
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=FETCH_BYTES,
         producer_max_batch_size=SEND_BYTES,
@@ -182,7 +191,7 @@ def base_app(
         broker_commit_interval=1.0,
         stream_buffer_maxsize=QUEUED_BATCHES,
         agent_supervisor=CrashingSupervisor,
-        **more,
+        **{"table_standby_replicas": 0, **more},
     )
 
 

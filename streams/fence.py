@@ -10,6 +10,7 @@ its own last write. Where one ends further, somebody else wrote; the owner reads
 - A greater one: the owner is the one that was frozen. It ends, with nothing acknowledged.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -61,6 +62,11 @@ class Ends:
         if partition in self.known:
             self.wrote(partition, end, 0)
 
+    def closed(self, gap: Gap) -> None:
+        """Note that a gap was looked at, and what had to be was written over."""
+        if gap in self.gaps:  # else the partition has another owner now
+            self.gaps.remove(gap)
+
     def lost(self, partitions: Iterable[int]) -> None:
         """Forget partitions that have another owner now."""
         gone = set(partitions)
@@ -84,16 +90,14 @@ def overwritten(
     Returns the keys whose newest state an older one has been written over, and whether somebody
     else holds a greater version of one: then this worker is not the owner any more.
     """
-    lower: set[bytes] = set()
+    versions: dict[bytes, int] = {}
     fenced = False
     for record in records:
         if (WRITER, writer) in record.headers or record.key not in held:
             continue
-        version = version_of(record.headers)
-        if version < held[record.key]:
-            lower.add(record.key)
-        fenced = fenced or version > held[record.key]
-    return lower, fenced
+        versions[record.key] = version_of(record.headers)
+        fenced = fenced or versions[record.key] > held[record.key]
+    return {key for key, version in versions.items() if version < held[key]}, fenced
 
 
 class ChangelogReader:
@@ -103,6 +107,7 @@ class ChangelogReader:
         self._topic = topic
         self._bootstrap_servers = bootstrap_servers
         self._started: Any = None
+        self._lock = asyncio.Lock()  # one client reads one thing at a time
 
     async def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """Return where partitions end."""
@@ -115,13 +120,36 @@ class ChangelogReader:
         """Return the records of a gap; fewer than its offsets where it was compacted."""
         consumer = await self._consumer()
         place = TopicPartition(self._topic, gap.partition)
-        consumer.assign([place])
-        consumer.seek(place, gap.start)
         records: list[Any] = []
-        while await consumer.position(place) < gap.stop:
-            fetched = await consumer.getmany(place, timeout_ms=READ_MS)
-            records.extend(r for r in fetched.get(place, ()) if r.offset < gap.stop)
+        async with self._lock:
+            consumer.assign([place])
+            consumer.seek(place, gap.start)
+            while await consumer.position(place) < gap.stop:
+                fetched = await consumer.getmany(place, timeout_ms=READ_MS)
+                records.extend(r for r in fetched.get(place, ()) if r.offset < gap.stop)
         return records
+
+    async def first(self, offsets: Mapping[int, int]) -> Mapping[int, Any]:
+        """Return the first record at or behind an offset, by partition, where there is one."""
+        ends = await self.ends(offsets)
+        left = {TopicPartition(self._topic, n): end for n, end in ends.items() if end > offsets[n]}
+        found: dict[int, Any] = {}
+        if not left:
+            return found
+        consumer = await self._consumer()
+        async with self._lock:
+            consumer.assign(list(left))
+            for place in left:
+                consumer.seek(place, offsets[place.partition])
+            while left:
+                fetched = await consumer.getmany(*left, timeout_ms=READ_MS, max_records=len(left))
+                for place, records in fetched.items():
+                    found.setdefault(place.partition, records[0])
+                for place in list(left):
+                    if place.partition in found or await consumer.position(place) >= left[place]:
+                        consumer.pause(place)
+                        del left[place]
+        return found
 
     async def stop(self) -> None:
         if self._started is not None:

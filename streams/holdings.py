@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
 from streams.api import StateKind
-from streams.batches.table import VERSION_BYTES
+from streams.batches.table import BatchTable
+from streams.stores import VERSION_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +37,6 @@ class WorkerHoldings:
         return None
 
     def published(self, kind: StateKind, key: bytes) -> bytes | None:
-        stored: bytes | None = self.app.tables[f"{kind}-state"].data.get(key)
+        table: BatchTable = self.app.tables[f"{kind}-state"]
+        stored = table.shelves.stored(partition_of(key, self.kafka.partitions), key)
         return None if stored is None else stored[VERSION_BYTES:]

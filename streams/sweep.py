@@ -10,9 +10,10 @@ from typing import Any, Final
 from schemas.case import CaseState
 from schemas.partitioner import partition_of
 from streams.batches.batch import Work
-from streams.batches.table import VERSION_BYTES, BatchTable, Changes, version_in, work_on
+from streams.batches.table import BatchTable, Changes, work_on
 from streams.fold import CaseFold, with_mark
 from streams.republish import fold_headers, tombstone_headers
+from streams.stores import VERSION_BYTES, version_in
 from streams.tombstones import Stored, due, marks_due
 
 SWEEP_SECONDS: Final = 3600.0
@@ -65,7 +66,7 @@ class Sweeper:
         await folds.send()
         await work.sent()
         for key, value in held.items():
-            if key not in self.states.unsent and states.get(key) == value:
+            if key not in self.states.shelves.unsent and states.get(key) == value:
                 headers = tombstone_headers(CaseState.from_json(value), self.writer)
                 states.put(key, None, headers)
         await states.send()
@@ -92,7 +93,7 @@ class Sweeper:
             folds.put(key, None if empty else value, headers)
 
     def _busy(self, key: bytes) -> bool:
-        return key in self.states.unsent or key in self.folds.unsent
+        return key in self.states.shelves.unsent or key in self.folds.shelves.unsent
 
     def _own(self, keys: Iterable[bytes]) -> Mapping[int, Sequence[bytes]]:
         """Return the keys of the partitions that this worker has now, by partition."""
@@ -109,14 +110,8 @@ class Sweeper:
 
 async def _slices(table: BatchTable) -> AsyncIterator[Sequence[Stored]]:
     """Yield what the table holds, as it is when its turn comes."""
-    keys = list(table.data.keys())
-    for start in range(0, len(keys), SLICE):
-        pairs = ((key, table.data.get(key)) for key in keys[start : start + SLICE])
-        yield [
-            (key, version_in(stored), stored[VERSION_BYTES:])
-            for key, stored in pairs
-            if stored is not None
-        ]
+    for some in table.shelves.slices(SLICE):
+        yield [(key, version_in(stored), stored[VERSION_BYTES:]) for key, stored in some]
         await asyncio.sleep(0)
 
 

@@ -28,6 +28,7 @@ What is promised (at least once):
 
 The rooms: `batch` (what an agent gets, and its acknowledgement), `consumer` (fetches, delivers,
 commits), `producer` (sends record batches), `table` (the state, written behind its changelog),
+`guard` (writes over what others wrote), `tail` (ends a recovery whose changelog ends in nothing),
 `assignor` (who gets which partitions), `transport` (has Faust use all this).
 
 Leans on private names of Faust and aiokafka: their versions are pinned exactly, and

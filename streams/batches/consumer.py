@@ -94,8 +94,6 @@ class BatchConsumer(driver.Consumer):
         self.pending.clear()  # Kafka starts again at the committed offsets
         self.last.clear()
         self.dropped = {tp: offset for tp, offset in self.dropped.items() if tp in assigned}
-        for table in self.app.tables.values():
-            table.owns({tp.partition for tp in assigned if tp.topic == table.changelog_topic_name})
         self.batch_topics = {
             name
             for topic in self.app.topics

@@ -1,63 +1,28 @@
 """Tables of latest states: a batch's changes go to the changelog first, then to the store."""
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import faust
-from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 
 from schemas.envelope import Headers
 from schemas.errors import WorkerError
 from schemas.partitioner import partition_of
 from streams.batches.batch import Work
+from streams.batches.guard import Changelog, Guard, HeadersOf
 from streams.batches.producer import BatchProducer
-from streams.fence import ChangelogReader, Ends, FencedError, Gap, overwritten, version_of
+from streams.batches.tail import EmptyTail
+from streams.fence import version_of
 from streams.records import Out
-
-#: How often a table asks where its changelog ends, to find what others wrote.
-FENCE_SECONDS = 2.0
+from streams.shelves import Shelves
+from streams.stores import VERSION_BYTES, MemoryStores, Stores, packed
 
 
 class WrongPartitionError(WorkerError):
     """A key met a partition that is not its own: the topics' partitions do not agree."""
-
-
-class Change(NamedTuple):
-    """A changelog record in the shape in which stores take them (event and message in one)."""
-
-    key: bytes
-    value: bytes | None
-    tp: TP
-    offset: int
-
-    @property
-    def message(self) -> "Change":
-        return self
-
-    @property
-    def partition(self) -> int:
-        partition: int = self.tp.partition
-        return partition
-
-
-HeadersOf: TypeAlias = Callable[[bytes, bytes], Headers]
-"""From a key and the value that is held for it to the headers with which it was published."""
-
-VERSION_BYTES = 8
-
-
-def packed(version: int, value: bytes) -> bytes:
-    """Return a value as the store has it, behind its version."""
-    return version.to_bytes(VERSION_BYTES, "big") + value
-
-
-def version_in(stored: bytes) -> int:
-    return int.from_bytes(stored[:VERSION_BYTES], "big")
 
 
 class BatchTable(faust.Table):  # type: ignore[type-arg]
@@ -65,21 +30,24 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
 
     Its changelog may be written by one agent only: the sends of two could swap. What a worker
     that is no longer the owner writes is written over (streams/fence.py) once `guard` is called.
+    Faust's own store stays empty: states are in `shelves`, and Faust is told how far those go.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Counts batches here; 1 has a special meaning in Faust's recovery.
-        super().__init__(*args, **{**kwargs, "recovery_buffer_size": 2})
-        self.unsent: dict[bytes, bytes | None] = {}  # not yet acknowledged by the broker
-        self.ends = Ends()
-        self.sending: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._writer = b""
-        self._headers_of: HeadersOf | None = None
+        # Counts batches here; for recovery 1 has a special meaning in Faust.
+        sizes = {"recovery_buffer_size": 2, "standby_buffer_size": 1}
+        super().__init__(*args, **{**kwargs, **sizes})
+        self.keep_in(MemoryStores())
+        self._guarded: tuple[str, HeadersOf] | None = None
+
+    def keep_in(self, stores: Stores) -> None:
+        """Keep states there; before the app starts."""
+        self._stores = stores
+        self.shelves = Shelves(stores)
 
     def guard(self, writer: str, headers_of: HeadersOf) -> None:
         """Write over what others write; `writer` is what our states have as `casewire-writer`."""
-        self._writer = writer.encode()
-        self._headers_of = headers_of
+        self._guarded = (writer, headers_of)
 
     def changes(self, batch: Work) -> "Changes":
         """Return what the batch is to change. It finishes after the batches before it that did.
@@ -91,86 +59,52 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
             batch.chain = TP(self.changelog_topic_name, batch.partition)
         return Changes(self, batch)
 
-    def held(self, key: bytes) -> bytes | None:
-        """Return what is held for a key, behind its version; sent or not."""
-        if key in self.unsent:
-            return self.unsent[key]
-        stored: bytes | None = self.data.get(key)
-        return stored
-
-    def owns(self, partitions: set[int]) -> None:
-        """Note which changelog partitions are ours now."""
-        self.ends.lost(self.ends.known.keys() - partitions)
+    def persisted_offset(self, tp: TP) -> int:
+        """Return the last offset that recovery need not read."""
+        mark = self.shelves.mark(tp.partition)
+        return -1 if mark is None else mark.offset
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Recovery: store the newest of changelog batches; a lower version is ignored."""
-        newest: dict[bytes, Change] = {}
-        for event in batch:
-            tp = event.value.tp
-            for record in event.value.records:
-                key, version = record.key, version_of(record.headers)
-                held = newest[key].value if key in newest else self.data.get(key)
-                if held is None or version >= version_in(held):
-                    value = None if record.value is None else packed(version, record.value)
-                    newest[key] = Change(key, value, tp, record.offset)
-            self.ends.recovered(tp.partition, event.value.offset + 1)
-        self.store(newest.values())
+        """Store what recovery, or a standby, has read."""
+        try:
+            for event in batch:
+                self.shelves.apply(event.value.partition, event.value.records)
+        except WorkerError as error:  # Faust would log it and go on
+            self.add_future(self.app.crash(error))
+            raise
 
-    def store(self, changes: Iterable[Change]) -> None:
-        super().apply_changelog_batch(changes)  # type: ignore[arg-type]
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Hold the partitions that this worker owns or follows now, as far as their stores go."""
+        topic = self.changelog_topic_name
+        actives = self.app.assignor.assigned_actives()
+        followed, owned = (
+            {tp.partition for tp in tps if tp.topic == topic} for tps in (assigned, actives)
+        )
+        marks = self.shelves.assign(followed, owned)
+        found = await self.changelog.reader.first({n: mark.offset for n, mark in marks.items()})
+        for number, mark in marks.items():
+            if not mark.followed_by(found.get(number)):
+                self.log.warning("%s/%s is read from the beginning", self.name, number)
+                self.shelves.empty(number)
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        read = self.shelves.recovered()
+        self.log.info("%s owns %s partitions; %s records read", self.name, len(active_tps), read)
 
     async def on_start(self) -> None:
         await super().on_start()
-        servers = ",".join(f"{url.host}:{url.port}" for url in self.app.conf.broker_consumer)
-        self._reader = ChangelogReader(servers, self.changelog_topic_name)
+        self.changelog = Changelog(self.app, self.changelog_topic_name)
+        await self.add_runtime_dependency(EmptyTail(self.app))
+        if self._guarded is not None:
+            await self.add_runtime_dependency(Guard(self.changelog, self.shelves, *self._guarded))
 
     async def on_stop(self) -> None:
-        await self._reader.stop()
+        self.shelves.assign((), ())
+        self._stores.close()
+        await self.changelog.reader.stop()
         await super().on_stop()
-
-    @faust.Service.task
-    async def _watch_for_others(self) -> None:
-        async for _ in self.itertimer(FENCE_SECONDS, name="fence"):
-            if self._headers_of and not (self.app.rebalancing or self.app.in_recovery):
-                await self._look_for_others(self._reader, self._headers_of)
-
-    async def _look_for_others(self, reader: ChangelogReader, headers_of: HeadersOf) -> None:
-        try:
-            for partition, end in (await reader.ends(self.ends.known)).items():
-                self.ends.seen(partition, end)
-            for gap in self.ends.gaps[:]:
-                await self._write_over(gap, await reader.read(gap), headers_of)
-                self.ends.gaps.remove(gap)
-        except ConsumerStoppedError:
-            return  # the worker stops
-        except KafkaError as error:
-            self.log.warning("cannot look for writes of others now: %s", type(error).__name__)
-        except FencedError as error:
-            await self.app.crash(error)
-
-    async def _write_over(self, gap: Gap, records: Sequence[Any], headers_of: HeadersOf) -> None:
-        held = {key: self.held(key) for key in {record.key for record in records}}
-        versions = {key: version_in(value) for key, value in held.items() if value is not None}
-        lower, fenced = overwritten(records, versions, self._writer)
-        if fenced:
-            raise FencedError(
-                f"another worker owns {self.changelog_topic_name}/{gap.partition}; "
-                "this one was frozen, and starts anew"
-            )
-        if not lower:
-            return
-        self.log.warning("writing %s states over older ones of another worker", len(lower))
-        producer: BatchProducer = self.app.producer  # type: ignore[assignment]
-        async with self.sending[gap.partition]:
-            now = {key: self.held(key) for key in lower}
-            out = [
-                Out(key, value[VERSION_BYTES:], headers_of(key, value[VERSION_BYTES:]))
-                for key, value in now.items()
-                if value is not None
-            ]
-            sends = await producer.send_records(self.changelog_topic_name, gap.partition, out)
-        for sent, count in sends:
-            self.ends.wrote(gap.partition, (await sent).offset, count)
 
 
 @dataclass(slots=True)
@@ -180,18 +114,18 @@ class Changes:
     table: BatchTable
     batch: Work
     log: list[Out] = field(default_factory=list)
-    stored: list[bytes | None] = field(default_factory=list)
+    stored: list[tuple[bytes, bytes | None]] = field(default_factory=list)
 
     def get(self, key: bytes) -> bytes | None:
-        held = self.table.held(key)
+        held = self.table.shelves.get(self.batch.partition, key)
         return None if held is None else held[VERSION_BYTES:]
 
     def put(self, key: bytes, value: bytes | None, headers: Headers) -> None:
         """Set the value of a key (None deletes it). Its version is that of the headers."""
         stored = None if value is None else packed(version_of(headers), value)
-        self.table.unsent[key] = stored
+        self.table.shelves.unsent[key] = stored
         self.log.append(Out(key, value, headers))
-        self.stored.append(stored)
+        self.stored.append((key, stored))
 
     async def send(self) -> None:
         """Send the changes to the changelog; the batch waits for their acknowledgement."""
@@ -205,24 +139,13 @@ class Changes:
                     f"a key read from {batch.topic}/{tp.partition} does not belong to "
                     f"{tp.topic}/{tp.partition}: run casewire topics check"
                 )
-        async with table.sending[tp.partition]:
-            sends = await producer.send_records(tp.topic, tp.partition, self.log)
         start = 0
-        for sent, count in sends:
-            batch.after(sent, partial(self._sent, tp, range(start, start + count)))
+        for sent, count in await table.changelog.send(tp.partition, self.log):
+            batch.after(sent, partial(self._sent, tp.partition, start, start + count))
             start += count
 
-    def _sent(self, tp: TP, which: range, result: Any) -> None:
-        table = self.table
-        table.ends.wrote(tp.partition, result.offset, len(which))
-        table.store(
-            Change(self.log[i].key, self.stored[i], tp, result.offset + i - which.start)
-            for i in which
-        )
-        for i in which:
-            key = self.log[i].key
-            if table.unsent.get(key, table.unsent) is self.stored[i]:  # else it was changed again
-                del table.unsent[key]
+    def _sent(self, partition: int, start: int, stop: int, result: Any) -> None:
+        self.table.shelves.wrote(partition, result.offset, self.stored[start:stop])
 
 
 def work_on(table: BatchTable, partition: int) -> Work:

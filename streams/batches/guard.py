@@ -1,0 +1,104 @@
+"""The guard of a table: writes over what a worker that is no longer the owner has written.
+
+How it is told, and why: streams/fence.py.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import faust
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+
+from schemas.envelope import Headers
+from streams.batches.producer import BatchProducer
+from streams.fence import ChangelogReader, FencedError, Gap, overwritten
+from streams.records import Out
+from streams.shelves import Shelves
+from streams.stores import VERSION_BYTES, version_in
+
+#: How often a table asks where its changelog ends, to find what others wrote.
+FENCE_SECONDS = 2.0
+
+HeadersOf: TypeAlias = Callable[[bytes, bytes], Headers]
+"""From a key and the value that is held for it to the headers with which it was published."""
+
+
+class Changelog:
+    """A table's changelog as others than Faust's recovery use it.
+
+    `sending` keeps the sends to a partition apart.
+    """
+
+    def __init__(self, app: Any, topic: str) -> None:
+        self.app = app
+        self.topic = topic
+        servers = ",".join(f"{url.host}:{url.port}" for url in app.conf.broker_consumer)
+        self.reader = ChangelogReader(servers, topic)
+        self.sending: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def send(
+        self, partition: int, records: Sequence[Out]
+    ) -> list[tuple[asyncio.Future[Any], int]]:
+        """See BatchProducer.send_records."""
+        producer: BatchProducer = self.app.producer
+        async with self.sending[partition]:
+            return await producer.send_records(self.topic, partition, records)
+
+
+class Guard(faust.Service):
+    """Looks for what others wrote to a changelog, while this worker owns partitions of it."""
+
+    def __init__(
+        self, changelog: Changelog, shelves: Shelves, writer: str, headers_of: HeadersOf
+    ) -> None:
+        super().__init__()
+        self._changelog = changelog
+        self._shelves = shelves
+        self._writer = writer.encode()
+        self._headers_of = headers_of
+
+    @faust.Service.task
+    async def _watch(self) -> None:
+        app = self._changelog.app
+        async for _ in self.itertimer(FENCE_SECONDS, name="fence"):
+            if not (app.rebalancing or app.in_recovery):
+                await self._look()
+
+    async def _look(self) -> None:
+        ends, reader = self._shelves.ends, self._changelog.reader
+        try:
+            for partition, end in (await reader.ends(ends.known)).items():
+                ends.seen(partition, end)
+            for gap in ends.gaps[:]:
+                await self._write_over(gap, await reader.read(gap))
+                ends.closed(gap)
+        except ConsumerStoppedError:
+            return  # the worker stops
+        except KafkaError as error:
+            self.log.warning("cannot look for writes of others now: %s", type(error).__name__)
+        except FencedError as error:
+            await self._changelog.app.crash(error)
+
+    async def _write_over(self, gap: Gap, records: Sequence[Any]) -> None:
+        partition, shelves = gap.partition, self._shelves
+        held = {key: shelves.get(partition, key) for key in {record.key for record in records}}
+        versions = {key: version_in(value) for key, value in held.items() if value is not None}
+        lower, fenced = overwritten(records, versions, self._writer)
+        if fenced:
+            raise FencedError(
+                f"another worker owns {self._changelog.topic}/{partition}; "
+                "this one was frozen, and starts anew"
+            )
+        if not lower:
+            return
+        self.log.warning("writing %s states over older ones of another worker", len(lower))
+        now = {key: shelves.get(partition, key) for key in lower}
+        out = [
+            Out(key, value[VERSION_BYTES:], self._headers_of(key, value[VERSION_BYTES:]))
+            for key, value in now.items()
+            if value is not None
+        ]
+        for sent, count in await self._changelog.send(partition, out):
+            shelves.ends.wrote(partition, (await sent).offset, count)

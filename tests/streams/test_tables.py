@@ -1,0 +1,134 @@
+"""Tables of workers on a real broker: on disk, with standbys, and after what happens to topics."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import faust
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from casewire.topics import admin
+from schemas.settings import KafkaSettings
+from schemas.topics import TOPICS
+from streams.app import create_streams_app, recovered
+from streams.settings import StreamsSettings
+from tests.kafka_tools import ConsumerRecord, create_topics
+from tests.servers import KafkaServer
+from tests.streams.made import captured
+from tests.streams.test_worker import case_body, read_until, running, send
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+ON_DISK = StreamsSettings(session_timeout_seconds=6, tables="rocksdb", table_cache_mb=1)
+CASES = 40
+
+
+@pytest.fixture
+async def settings(kafka: KafkaServer, prefix: str) -> KafkaSettings:
+    await create_topics(kafka.bootstrap_servers, prefix, TOPICS, partitions=2)
+    return KafkaSettings(
+        bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix, partitions=2
+    )
+
+
+async def send_cases(settings: KafkaSettings, seconds: float, cases: int = CASES) -> None:
+    bodies = [case_body(f"c{i}", seconds, "a", at=str(seconds)) for i in range(cases)]
+    await send(settings, "captured", [captured(body) for body in bodies])
+
+
+def told(records: Sequence[ConsumerRecord]) -> dict[bytes | None, bytes | None]:
+    return {record.key: record.value for record in records}
+
+
+async def published(
+    settings: KafkaSettings, seconds: float, cases: int = CASES
+) -> dict[bytes | None, bytes | None]:
+    """Return the states, once so many are from the snapshots of that time."""
+    mark = f'"at":"{seconds}"'.encode()
+    return told(
+        await read_until(
+            settings,
+            "case-state",
+            lambda found: sum(mark in (v or b"") for v in told(found).values()) == cases,
+        )
+    )
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Return when a condition that nothing announces holds."""
+    with anyio.fail_after(60):
+        while True:
+            if await holds():
+                return
+            await anyio.sleep(0.05)
+
+
+async def has_recovered(app: faust.App) -> bool:
+    return recovered(app)
+
+
+async def create_again(settings: KafkaSettings, topic: str) -> None:
+    """Create a topic that is being deleted, once the broker has forgotten it."""
+    async with admin(settings) as client:
+
+        async def is_gone() -> bool:
+            return settings.topic(topic) not in await client.list_topics()
+
+        await eventually(is_gone)
+    await create_topics(settings.bootstrap_servers, settings.topic_prefix, [topic], 2)
+
+
+def held(app: faust.App, name: str = "case-state") -> dict[bytes, bytes]:
+    table: Any = app.tables[name]
+    pairs = [pair for some in table.shelves.slices(1000) for pair in some]
+    return {key: stored[8:] for key, stored in pairs}
+
+
+def records_read(log: pytest.LogCaptureFixture) -> int:
+    """Return how many records of the case states the last recovery has read."""
+    found = re.findall(r"case-state owns 2 partitions; (\d+) records read", log.text)
+    log.clear()
+    return int(found[-1])
+
+
+async def test_a_worker_with_tables_on_disk_goes_on_from_what_is_there(
+    settings: KafkaSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when another worker went on meanwhile; a changelog that was made anew is read anew."""
+    caplog.set_level("INFO")
+    await send_cases(settings, 1.0)
+    async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")):
+        first = await published(settings, 1.0)
+
+    caplog.clear()
+    async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")) as app:
+        await eventually(partial(has_recovered, app))
+        assert held(app) == first
+    assert records_read(caplog) <= 2
+
+    await send_cases(settings, 60.0, 3)
+    async with running(create_streams_app(settings, ON_DISK, tmp_path / "b")):
+        second = await published(settings, 60.0, 3)
+    assert records_read(caplog) == CASES
+
+    async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")) as app:
+        await eventually(partial(has_recovered, app))
+        assert held(app) == second
+    assert records_read(caplog) <= 3 + 2
+
+    async with admin(settings) as client:
+        await client.delete_topics([settings.topic("case-state")])
+    await create_again(settings, "case-state")
+    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer:
+        for number in range(CASES * 2):
+            await producer.send_and_wait(
+                settings.topic("case-state"), b"{}", b"demo/n%d" % number, partition=number % 2
+            )
+    async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")) as app:
+        await eventually(partial(has_recovered, app))
+        assert set(held(app)) == {b"demo/n%d" % number for number in range(CASES * 2)}
+    assert caplog.text.count("is read from the beginning") == 2
