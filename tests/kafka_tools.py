@@ -1,6 +1,7 @@
 """Topics as Casewire makes them, and what is in them, for tests on a real broker."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer
@@ -25,15 +26,22 @@ class ConsumerRecord(Protocol):
 
 
 async def create_topics(
-    bootstrap: str, prefix: str, names: Iterable[str], partitions: int = 8
+    bootstrap: str,
+    prefix: str,
+    names: Iterable[str],
+    partitions: int = 8,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Create topics of `schemas.topics.TOPICS` under `prefix`, with their settings."""
+    """Create topics of `schemas.topics.TOPICS` under `prefix`, with their settings and `more`."""
     topics = [
         NewTopic(
             prefix + name,
             partitions,
             1,
-            topic_configs=topic_config(TOPICS[name], replication=1, retention_bytes=-1),
+            topic_configs={
+                **topic_config(TOPICS[name], replication=1, retention_bytes=-1),
+                **more,
+            },
         )
         for name in names
     ]

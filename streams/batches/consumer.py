@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
@@ -30,6 +30,18 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         return consumer
+
+    async def go_back(self, dropped: Mapping[TP, int]) -> None:
+        """Fetch again from these offsets on, where the position is behind them.
+
+        Nothing is awaited here, so that no seek of Faust's to an earlier place comes in between.
+        """
+        consumer = self._ensure_consumer()
+        for tp in consumer.assignment() & dropped.keys():
+            place = consumer._subscription.subscription.assignment.state_value(tp)  # noqa: SLF001
+            if place.has_valid_position and place.position > dropped[tp]:
+                self.log.info("%r: going back from %r to %r", tp, place.position, dropped[tp])
+                consumer.seek(tp, dropped[tp])
 
     async def still_polling(self) -> None:
         """Tell aiokafka that we are alive although we take no records now.
@@ -134,6 +146,8 @@ class BatchConsumer(driver.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         # A copy: to aiokafka a set that is emptied meanwhile means "all partitions".
         self.generation = self.app.consumer_generation_id
+        if self.dropped:
+            await self._thread.call_thread(self._thread.go_back, dict(self.dropped))
         active = set(active_partitions or ())
         if self.app.rebalancing:
             # Faust empties the streams' queues when a rebalance ends: read changelogs only.
@@ -160,14 +174,11 @@ class BatchConsumer(driver.Consumer):
     async def _deliver(self, tp: TP, records: Sequence[Any], active: set[TP] | None) -> None:
         """Hand records to the agents, as one message if the topic is batched.
 
-        Records that a rebalance stops on their way are noted: if what is fetched next lies behind
-        them, the position goes back to them first.
+        Records that a rebalance stops on their way are noted, and fetched again; what lies behind
+        them waits for that.
         """
         first = records[0].offset
         if self.dropped.get(tp, first) < first:
-            if tp in self.assignment():
-                self.log.info("%r: going back from %r to %r", tp, first, self.dropped[tp])
-                await self.seek_wait({tp: self.dropped[tp]})
             return
         for record in [Batch(tp, records)] if tp.topic in self.batch_topics else records:
             if not self._wanted(tp, active) or not await self._hand_over(tp, record):

@@ -5,11 +5,13 @@ import contextlib
 import random
 import signal
 from base64 import b64decode
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from casewire.forwarder import Options, Report, forward_all
 from casewire.hq import Request
@@ -19,6 +21,7 @@ from casewire.truth import compare
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.settings import KafkaSettings
+from streams.records import Record, header
 from tests.end_to_end.system import System, running_system
 from tests.end_to_end.tables import held_cases, sqlite_query, unlike
 from tests.servers import KafkaServer
@@ -86,19 +89,25 @@ class Rig:
             await asyncio.sleep(0.5)
 
 
-FAULTS: dict[str, Callable[[Rig], Awaitable[None]]] = {
-    "kill worker": Rig.kill_worker,
-    "freeze worker": Rig.freeze_worker,
-    "worker joins and leaves": Rig.worker_joins_and_leaves,
-    "kill broker": Rig.kill_broker,
-    "freeze broker": Rig.freeze_broker,
-    "kill sink": Rig.kill_sink,
-}
+Fault: TypeAlias = Callable[[Rig], Awaitable[None]]
+
+FAULTS: Final[Sequence[Fault]] = (
+    Rig.kill_worker,
+    Rig.freeze_worker,
+    Rig.worker_joins_and_leaves,
+    Rig.kill_broker,
+    Rig.freeze_broker,
+    Rig.kill_sink,
+)
 
 
 @contextlib.asynccontextmanager
 async def running_rig(
-    folder: Path, brokers: Sequence[KafkaServer], *, replication: int = 1
+    folder: Path,
+    brokers: Sequence[KafkaServer],
+    *,
+    replication: int = 1,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Rig]:
     """Run two streams workers, an ingress and a sink on the brokers, and start anew what ends."""
     settings = KafkaSettings(
@@ -107,7 +116,8 @@ async def running_rig(
         partitions=4,
         replication=replication,
     )
-    async with running_system(System(folder, settings, {"files": {"type": "sql"}})) as system:
+    sinks = {"files": {"type": "sql"}}
+    async with running_system(System(folder, settings, sinks, env=env)) as system:
         system.start("streams#2")
         rig = Rig(system, brokers)
         supervisor = asyncio.ensure_future(rig.supervise())
@@ -151,7 +161,7 @@ async def settle(rig: Rig, sent: Load, work: asyncio.Task[Report]) -> None:
     await check(rig.system, sent)
 
 
-async def run(rig: Rig, seed: int, faults: Sequence[str], changes: int) -> None:
+async def run(rig: Rig, seed: int, faults: Sequence[Fault], changes: int) -> None:
     """Send a project while the faults happen one after the other; check what came out."""
     rig.chance.seed(seed)
     sent = load(seed, changes)
@@ -159,7 +169,7 @@ async def run(rig: Rig, seed: int, faults: Sequence[str], changes: int) -> None:
     try:
         for fault in faults:
             await asyncio.sleep(rig.chance.uniform(0, 1))
-            await FAULTS[fault](rig)
+            await fault(rig)
         await settle(rig, sent, work)
     finally:
         work.cancel()
@@ -167,15 +177,7 @@ async def run(rig: Rig, seed: int, faults: Sequence[str], changes: int) -> None:
 
 async def check(system: System, sent: Load) -> None:
     """Assert that states and tables are the truth, and that everything is accounted for."""
-    states = [CaseState.from_json(value) for value in await system.values("case-state") if value]
-    newest: dict[str, CaseState] = {}
-    held: dict[str, CaseState] = {}
-    for state in states:
-        if state.domain == sent.domain:
-            held[state.case_id] = state
-            before = newest.get(state.case_id, state)
-            newest[state.case_id] = state if state.version >= before.version else before
-    assert held == newest, "an older state lies over a newer one"
+    held = states_of(await system.records("case-state"), sent.domain)
     assert compare(sent.history.truth, [state.to_json() for state in held.values()]) == []
     rows = sqlite_query(system.folder / "data" / "sqlite" / f"{sent.domain}.db")
     assert list(unlike(held, held_cases(rows))) == []
@@ -185,6 +187,26 @@ async def check(system: System, sent: Load) -> None:
     sums = await system.sums()
     assert sums.lost == []
     assert all(judged.unjudged == [] for judged in sums.judged.values())
+
+
+def states_of(records: Sequence[Record], domain: str) -> Mapping[str, CaseState]:
+    """Return the newest state of each case, of one that has become null the state before that.
+
+    Assert that no version lies over a greater one.
+    """
+    held: dict[str, CaseState] = {}
+    versions: dict[str, list[int]] = defaultdict(list)
+    for record in records:
+        project, _, case_id = (record.key or b"").decode().partition("/")
+        if project != domain:
+            continue
+        versions[case_id].append(int(header(record.headers, "casewire-version") or 0))
+        if record.value is not None:
+            held[case_id] = CaseState.from_json(record.value)
+        else:
+            assert held[case_id].deleted, "a case that lives has become null"
+    assert [case_id for case_id, each in versions.items() if each[-1] < max(each)] == []
+    return held
 
 
 async def buried(system: System, domain: str) -> set[tuple[str, bytes]]:

@@ -8,7 +8,7 @@ import pytest
 from casewire.topics import admin, check_topics
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
-from tests.chaos.rig import FAULTS, load, running_rig, sending, settle
+from tests.chaos.rig import Rig, load, running_rig, sending, settle
 from tests.chaos.seeds import SEED
 from tests.servers import running_cluster
 
@@ -44,7 +44,7 @@ async def test_one_broker_of_three_dies_and_processing_goes_on(tmp_path: Path) -
                 await in_sync(rig.system.kafka)
             again = load(SEED + len(brokers), changes=600)
             work = sending(rig, again)
-            for fault in ("kill broker", "kill worker", "freeze broker", "kill sink") * 2:
-                await FAULTS[fault](rig)
+            for fault in (Rig.kill_broker, Rig.kill_worker, Rig.freeze_broker, Rig.kill_sink) * 2:
+                await fault(rig)
                 await in_sync(rig.system.kafka)
             await settle(rig, again, work)

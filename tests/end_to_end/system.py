@@ -16,6 +16,7 @@ from casewire.health import running
 from casewire.progress import await_caught_up
 from casewire.sums import Sums, count_sums, read_topic
 from schemas.settings import KafkaSettings
+from streams.records import Record
 from tests.servers import free_port
 
 START_SECONDS = 90
@@ -122,9 +123,13 @@ class System:
     async def sums(self) -> Sums:
         return await count_sums(self.kafka)
 
+    async def records(self, topic: str) -> Sequence[Record]:
+        """Return the records of a topic, in order within a partition."""
+        return [record async for record in read_topic(self.kafka, topic)]
+
     async def values(self, topic: str) -> Sequence[bytes]:
         """Return the values of a topic, in order within a partition."""
-        return [record.value or b"" async for record in read_topic(self.kafka, topic)]
+        return [record.value or b"" for record in await self.records(topic)]
 
     def stop(self) -> None:
         for process in self.processes.values():

@@ -21,10 +21,15 @@ class Made:
 
 
 def captured(
-    body: bytes, *, offset: int = 0, label: str = "", headers: Sequence[tuple[str, bytes]] = ()
+    body: bytes,
+    *,
+    offset: int = 0,
+    label: str = "",
+    headers: Sequence[tuple[str, bytes]] = (),
+    ids: EventIds = IDS,
 ) -> Made:
-    """Make a captured record, as the ingress writes it."""
-    event_id, time = IDS.next()
+    """Make a captured record, as the ingress that makes these ids writes it."""
+    event_id, time = ids.next()
     address = Address(domain="demo", label=label, method="POST", path="/api/v1/in/demo", query="")
     return Made(
         body,

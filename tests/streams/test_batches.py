@@ -9,7 +9,7 @@ import anyio
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.consumer.subscription_state import Assignment, SubscriptionState
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -51,6 +51,8 @@ RECORDS = 400
         (driver.Producer, "_settings_extra"),
         (driver.Producer, "_ensure_producer"),
         (SubscriptionState, "fetch_context"),
+        (Assignment, "state_value"),
+        (AIOKafkaConsumer, "seek"),
     ],
 )
 def test_what_is_leant_on_is_still_there(owner: type, name: str) -> None:
@@ -185,6 +187,31 @@ async def test_an_exception_acknowledges_nothing_and_the_next_start_does_it_agai
     for key in {record.key for record in records}:
         last = [record.value for record in copied if record.key == key][-1]
         assert last == [record.value for record in records if record.key == key][-1]
+
+
+@pytest.mark.parametrize("count", [5, RECORDS])
+async def test_what_a_rebalance_dropped_is_fetched_again(
+    kafka: KafkaServer, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Also when nothing comes behind it that would show the gap."""
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix)
+    await create_topics(settings.bootstrap_servers, prefix, ["cases", "case-state", "forms"], 1)
+    records = [Made(b"%05d" % i + b"x" * 200, key=b"key%d" % (i % 7)) for i in range(count)]
+    await send(settings, "cases", records)
+    wanted = BatchConsumer._wanted
+    dropped: set[TP] = set()
+
+    def drop_the_first(self: BatchConsumer, tp: TP, active: set[TP] | None) -> bool:
+        first = tp not in dropped
+        dropped.add(tp)
+        return not first and wanted(self, tp, active)
+
+    monkeypatch.setattr(BatchConsumer, "_wanted", drop_the_first)
+    app, _ = app_that(settings, tmp_path, lambda _record: None)
+    async with running(app):
+        copied = await read_until(settings, "case-state", lambda found: ends_with(found, records))
+    assert dropped
+    assert [record.value for record in copied] == [record.value for record in records]
 
 
 def ends_with(found: list[Any], records: list[Made]) -> bool:

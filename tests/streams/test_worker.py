@@ -29,6 +29,7 @@ from ingress.records import Event, claim_records
 from schemas.case import CaseState
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
+from schemas.envelope import EventIds
 from schemas.errors import InvalidEventError
 from schemas.others import LocationState, UserState
 from schemas.partitioner import partition_of
@@ -47,7 +48,7 @@ from streams.records import Record, header
 from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
 from tests.servers import KafkaServer
-from tests.streams.made import Made, captured, state_record
+from tests.streams.made import IDS, Made, captured, state_record
 from tests.streams.test_compact import T0, snapshot
 from tests.streams.test_delivery import ScriptedSink
 
@@ -224,10 +225,10 @@ def compared(state: CaseState) -> CaseState:
     return msgspec.structs.replace(state, version=0, doubtful=False, properties=properties)
 
 
-def of_request(request: Request) -> Made:
+def of_request(request: Request, ids: EventIds = IDS) -> Made:
     headers = [("content-type", request.content_type), *request.headers]
     encoded = [(name, value.encode()) for name, value in headers]
-    return captured(request.body, label=request.label, headers=encoded)
+    return captured(request.body, label=request.label, headers=encoded, ids=ids)
 
 
 def events(records: Sequence[Made]) -> int:
