@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from streams.compact import (
 )
 from streams.fold import CaseFold, fold_change, unseen_forms
 from streams.records import Out, Record, captured_id, header
+from streams.shortcut import successor
 from streams.sizes import fitting
 from streams.tombstones import Gone
 
@@ -73,6 +75,19 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
     """Return the judge of case events; `writer` names this incarnation of the worker."""
 
     def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
+        plain = fold is None and successor(
+            held,
+            record.value or b"",
+            partial(_capture, record),
+            window_microseconds=window_microseconds,
+        )
+        if plain:
+            target = _Target("case", plain.case_id, writer)
+            publish = _state_out(record, plain.value, plain.version, target)
+            return Judged("applied", publish, doubtful=False, untimed=False)
+        return in_full(record, held, fold)
+
+    def in_full(record: Record, held: bytes | None, fold: bytes | None) -> Judged:
         event = _parsed(CaseEvent, record)
         known = CaseFold.from_json(fold) if fold is not None else None
         gone = known.gone if known is not None and held is None else None
@@ -179,10 +194,14 @@ def _judged(
     publish = None
     if state is not None:
         version = state.state_version if isinstance(state, FormState) else state.version
-        kind = target.kind
-        headers = _headers(record, f"org.commcare.{kind}.state", f"{kind}-state/1", target, version)
-        publish = fitting(Out(record.key or b"", state.to_json(), headers), f"{kind}-state")
+        publish = _state_out(record, state.to_json(), version, target)
     return Judged(outcome, publish, bool(target.doubt), untimed)
+
+
+def _state_out(record: Record, value: bytes, version: int, target: _Target) -> Out:
+    kind = target.kind
+    headers = _headers(record, f"org.commcare.{kind}.state", f"{kind}-state/1", target, version)
+    return fitting(Out(record.key or b"", value, headers), f"{kind}-state")
 
 
 def _fold_out(
