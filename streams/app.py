@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import sys
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,6 +46,8 @@ FETCH_BYTES = 512 * 1024
 SEND_BYTES = 1_000_000
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 STOP_SECONDS = 20
+#: After that a worker ends by force: before the 30 s after which supervisors kill it.
+END_SECONDS = 25
 #: Made since the last collection, and not gone by themselves, when the garbage collector looks.
 COLLECTED_OBJECTS = 20_000
 
@@ -128,7 +132,25 @@ async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> Non
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:
         end.cancel()
+    _end_at_the_latest(app)
     await stop_app(app)
+
+
+def _end_at_the_latest(app: faust.App) -> None:
+    """End the process even if Faust or Kafka's client cannot: a thread of theirs may be dead.
+
+    Nothing is lost by that, and nobody else ends a worker that has crashed.
+    """
+
+    def end() -> None:
+        reason = app.crash_reason or "it was asked to stop"
+        sys.stderr.write(f"casewire: {reason}; it could not stop in order, and ends by force\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    timer = threading.Timer(END_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _spare_the_collector() -> None:

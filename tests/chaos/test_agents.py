@@ -64,6 +64,24 @@ main()
 """
 
 
+#: As Kafka's client does when its thread has died.
+WORKER_THAT_HANGS: Final = """
+import asyncio
+import contextlib
+import streams.app
+from casewire.__main__ import main
+
+async def stop_app(app):
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+streams.app.stop_app = stop_app
+streams.app.END_SECONDS = 1
+main()
+"""
+
+
 @pytest.fixture
 async def system(kafka: KafkaServer, prefix: str, tmp_path: Path) -> AsyncIterator[System]:
     """Topics with a captured event of each of many cases; every hundredth says `poisoned`."""
@@ -118,6 +136,16 @@ async def test_a_failing_agent_ends_the_process_and_the_next_does_its_batch_agai
     assert len(states(found)) == EVENTS
     assert await causes(system.kafka) == {}
     assert (await count_sums(system.kafka)).match
+
+
+async def test_a_worker_that_cannot_stop_ends_all_the_same(system: System) -> None:
+    system.start("streams", program=["-c", WORKER_THAT_HANGS])
+    await system.ready(["streams"])
+    hung = system.processes.pop("streams")
+    hung.terminate()
+    with anyio.fail_after(20):
+        assert await anyio.to_thread.run_sync(hung.wait) == 1
+    assert "casewire: it was asked to stop" in system.log("streams").read_text()
 
 
 def test_an_agent_that_would_survive_its_failure_is_not_started(tmp_path: Path) -> None:
