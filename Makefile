@@ -2,6 +2,7 @@
 # make test    lint, types, import rules and all tests, on real servers
 # make nightly the tests that take minutes; make chaos: those of them that kill and freeze things
 # make bench-ingress  the ingress beside other servers, in ten minutes (needs wrk and Go)
+# make bench-streams  the streams beside other engines, in twelve minutes
 # make demo    everything with a made-up project in it, until Ctrl-C
 # make up      everything with nothing in it, until Ctrl-C; data stays in var/
 
@@ -11,7 +12,7 @@ STAMP := .venv/.setup
 CASEWIRE := $(BIN)/casewire
 DEMO_DIR := var/demo
 
-.PHONY: setup test nightly chaos bench-ingress demo up format lock schemas clean
+.PHONY: setup test nightly chaos bench-ingress bench-streams demo up format lock schemas clean
 
 setup: $(STAMP)
 
@@ -38,6 +39,9 @@ chaos: setup
 
 bench-ingress: setup
 	$(BIN)/python -m benchmarks.ingress
+
+bench-streams: setup
+	$(BIN)/python -m benchmarks.streams
 
 demo: setup
 	rm -rf $(DEMO_DIR)
