@@ -4,6 +4,7 @@ Pure: the same held state and event always give the same verdict, also when the 
 second time after a crash.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Generic, Literal, TypeAlias, TypeVar
@@ -102,10 +103,12 @@ def _order_at_equal_times(held: CaseState, event: CaseEvent, captured_later: boo
 
 
 def _contains(one: CaseEvent, other: CaseEvent) -> bool:
-    """Whether `one` knows of all forms of `other` and of more. XML knows of none: False."""
-    if one.xform_ids is None or other.xform_ids is None:
-        return False
-    return set(one.xform_ids) > set(other.xform_ids)
+    return knows_more(one.xform_ids, other.xform_ids)
+
+
+def knows_more(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    """Whether `one` has all forms of `other` and more. XML says of none (None): False."""
+    return one is not None and other is not None and set(one) > set(other)
 
 
 def _poorer_copy(held: CaseState, event: CaseEvent) -> bool:

@@ -10,8 +10,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.times import to_microseconds
-from streams.compact import Capture
+from streams.compact import Capture, knows_more
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Held(msgspec.Struct, frozen=True):
     """What of a state the order depends on."""
 
+    xform_ids: Sequence[str] | None
     server_date_modified: str | None
     source: str
     version: int
@@ -64,13 +64,13 @@ _write: Final = msgspec.json.Encoder().encode
 
 
 def successor(
-    held: bytes | None, event: bytes, captured: Callable[[], Capture], *, window_microseconds: int
+    held: bytes | None, event: bytes, captured: Callable[[], Capture]
 ) -> Successor | None:
     """Return the state to publish if `event` is a case's first snapshot, or newer beyond doubt.
 
-    Newer beyond doubt: not of the same capture, and later than the snapshot that is held by the
-    window at least. None for anything else, as for a case that is gone. There may be no fold.
-    `captured` is asked of a snapshot only, and may raise.
+    Newer beyond doubt: of another capture and a later time than the snapshot that is held, which
+    does not know more forms. None for anything else, as for a case that is gone. There may be no
+    fold. `captured` is asked of a snapshot only, and may raise.
     """
     try:
         event.decode()  # what is left raw is not checked to be UTF-8
@@ -83,17 +83,16 @@ def successor(
     capture = captured()
     version = capture.microseconds
     if state is not None:
-        if not _is_older(state, snapshot.server_date_modified, capture, window_microseconds):
+        if not _is_older(state, snapshot.server_date_modified, capture):
+            return None
+        if knows_more(state.xform_ids, snapshot.xform_ids):
             return None
         version = max(state.version + 1, version)
     added = _Added("snapshot", version, capture.id, deleted=False, doubtful=False)
     return Successor(snapshot.case_id, version, event[:-1] + b"," + _write(added)[1:])
 
 
-def _is_older(held: _Held, modified: str, capture: Capture, window_microseconds: int) -> bool:
+def _is_older(held: _Held, modified: str, capture: Capture) -> bool:
     if held.source != "snapshot" or held.captured_id == capture.id:
         return False
-    if held.server_date_modified is None:
-        return False
-    later_by = to_microseconds(modified) - to_microseconds(held.server_date_modified)
-    return later_by >= window_microseconds
+    return held.server_date_modified is not None and held.server_date_modified < modified

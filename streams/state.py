@@ -75,12 +75,7 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
     """Return the judge of case events; `writer` names this incarnation of the worker."""
 
     def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
-        plain = fold is None and successor(
-            held,
-            record.value or b"",
-            partial(_capture, record),
-            window_microseconds=window_microseconds,
-        )
+        plain = fold is None and successor(held, record.value or b"", partial(_capture, record))
         if plain:
             target = _Target("case", plain.case_id, writer)
             publish = _state_out(record, plain.value, plain.version, target)

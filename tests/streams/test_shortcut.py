@@ -17,7 +17,7 @@ answers = st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.floats(0
 
 def short_way(held: CaseState | None, event: CaseEvent, number: int) -> Successor | None:
     stored = held.to_json() if held is not None else None
-    return successor(stored, event.to_json(), partial(capture, number), window_microseconds=WINDOW)
+    return successor(stored, event.to_json(), partial(capture, number))
 
 
 @st.composite
@@ -47,17 +47,19 @@ def test_the_short_way_says_what_the_rule_says(
     assert short == Successor(event.case_id, verdict.state.version, verdict.state.to_json())
 
 
-def test_a_first_snapshot_and_one_later_by_the_window_go_the_short_way() -> None:
+def test_a_first_snapshot_and_one_that_is_plainly_later_go_the_short_way() -> None:
     held = fold([(1, snapshot(0, "ab"))])
     assert short_way(None, snapshot(0, "a"), 1)
-    assert short_way(held, snapshot(10, "a"), 2)
-    assert short_way(held, snapshot(10, None), 0)
+    assert short_way(held, snapshot(1, "abc"), 2)
+    assert short_way(held, snapshot(60, "bc"), 2)
+    assert short_way(held, snapshot(1, None), 0)
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        snapshot(9.999, "abc"),
+        snapshot(9.999, "a"),
+        snapshot(0, "abc"),
         snapshot(-60, "a"),
         snapshot(60, ""),
         snapshot(None, "abc"),
@@ -77,4 +79,4 @@ NOT_UTF_8 = snapshot(0, "a").to_json().replace(b"Synthetic", b"\xff")
 
 @pytest.mark.parametrize("value", [b"", b"null", b"{}", b"[1]", b'{"domain":', NOT_UTF_8])
 def test_what_is_no_snapshot_goes_the_long_way(value: bytes) -> None:
-    assert successor(None, value, partial(capture, 1), window_microseconds=WINDOW) is None
+    assert successor(None, value, partial(capture, 1)) is None
