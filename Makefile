@@ -32,10 +32,10 @@ test: setup
 	$(BIN)/pytest --cov
 
 nightly: setup
-	$(BIN)/pytest -m nightly
+	$(BIN)/pytest -m nightly -o faulthandler_timeout=900
 
 chaos: setup
-	$(BIN)/pytest --no-cov -m "" --durations=0 tests/chaos
+	$(BIN)/pytest --no-cov -m "" -o faulthandler_timeout=900 --durations=0 tests/chaos
 
 bench-ingress: setup
 	$(BIN)/python -m benchmarks.ingress

@@ -94,7 +94,7 @@ async def _serve(app: App, role: str, config: Config, *, state_api: str = "") ->
     def ready() -> str | None:
         if started.is_set() and recovered(app):
             return None
-        return "it has no partitions, or its tables are not recovered yet"
+        return "it is not in its group, or its tables are not recovered yet"
 
     async with serving_health(
         Health(live, ready),

@@ -179,9 +179,11 @@ async def stop_app(app: faust.App) -> None:
 
 
 def recovered(app: faust.App) -> bool:
-    """Whether the worker has its partitions, and its tables are as the changelogs have them."""
-    assigned: Any = app.consumer.assignment()
-    return bool(assigned) and not app.rebalancing and not app.in_recovery
+    """Whether the worker is in its group, and its tables are as the changelogs have them.
+
+    It may have no partition: there can be more workers than partitions.
+    """
+    return app.consumer_generation_id > 0 and not app.rebalancing and not app.in_recovery
 
 
 def base_app(

@@ -139,8 +139,10 @@ async def test_a_failing_agent_ends_the_process_and_the_next_does_its_batch_agai
 
 
 async def test_a_worker_that_cannot_stop_ends_all_the_same(system: System) -> None:
+    """One of the two has no partition, and is ready to get one."""
+    system.start("streams#2")
     system.start("streams", program=["-c", WORKER_THAT_HANGS])
-    await system.ready(["streams"])
+    await system.ready(["streams", "streams#2"])
     hung = system.processes.pop("streams")
     hung.terminate()
     with anyio.fail_after(20):
