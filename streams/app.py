@@ -82,7 +82,7 @@ def create_streams_app(
         states=tables["case"],
         folds=folds,
         snapshot=case_judge(writer=writer, window_microseconds=window),
-        change=change_judge(writer=writer),
+        change=change_judge(writer=writer, window_microseconds=window),
     )
     sweeper = Sweeper(app, cases.states, cases.folds, writer, settings.batches_ahead)
 

@@ -7,6 +7,7 @@ second time after a crash.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from msgspec.structs import asdict, replace
@@ -15,6 +16,7 @@ from schemas.case import CaseEvent, CaseState
 from schemas.form import FormEvent, FormState
 from schemas.others import LocationEvent, LocationState, UserEvent, UserState
 from schemas.times import to_microseconds
+from streams.evidence import Received, newest
 
 Outcome: TypeAlias = Literal["applied", "stale", "duplicate"]
 S = TypeVar("S", CaseState, FormState, UserState, LocationState)
@@ -31,11 +33,15 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Generic[S]):
-    """`state` is what to publish, None if nothing. `doubtful`: the witnesses disagree (rule 2)."""
+    """`state` is what to publish, None if nothing. `doubtful`: the witnesses disagree (rule 2).
+
+    `rival` is what might be newer then.
+    """
 
     outcome: Outcome
     state: S | None = None
     doubtful: bool = False
+    rival: S | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,17 @@ class _Order:
 
 
 def latest_case(
-    held: CaseState | None, event: CaseEvent, capture: Capture, *, window_microseconds: int
+    held: CaseState | None,
+    event: CaseEvent,
+    capture: Capture,
+    *,
+    window_microseconds: int,
+    received: Received = MappingProxyType({}),
 ) -> Verdict[CaseState]:
     """Judge a snapshot against the state that is held.
+
+    `received` says when HQ received forms of the case, as far as it is known: where that proves
+    which snapshot is newer, nothing is doubtful.
 
     A state that was made of forms gives way to the first snapshot, whatever its time. A stale
     snapshot that makes the order doubtful publishes the held state, marked: the mark does not
@@ -64,16 +78,25 @@ def latest_case(
         return Verdict("applied", state)
     if same_content(state, held) or _poorer_copy(held, event):
         return Verdict("duplicate")
-    return _in_order(held, state, _order(held, event, capture, window_microseconds))
+    order = _order(held, event, capture, window_microseconds)
+    if order.doubtful:
+        order = _proven(held, event, received) or order
+    return _in_order(held, state, order)
 
 
 def _in_order(held: CaseState, state: CaseState, order: _Order) -> Verdict[CaseState]:
     if order.newer:
-        return Verdict("applied", replace(state, doubtful=order.doubtful), doubtful=order.doubtful)
-    if order.doubtful and not held.doubtful:
-        marked = replace(held, version=held.version + 1, doubtful=True)
-        return Verdict("stale", marked, doubtful=True)
-    return Verdict("stale", doubtful=order.doubtful)
+        published = replace(state, doubtful=order.doubtful)
+        return Verdict("applied", published, order.doubtful, held if order.doubtful else None)
+    if not order.doubtful:
+        return Verdict("stale")
+    marked = replace(held, version=held.version + 1, doubtful=True)
+    return Verdict("stale", None if held.doubtful else marked, doubtful=True, rival=state)
+
+
+def _proven(held: CaseState, event: CaseEvent, received: Received) -> _Order | None:
+    winner = newest([held, event], received)
+    return None if winner is None else _Order(newer=winner is event)
 
 
 def _order(held: CaseState, event: CaseEvent, capture: Capture, window: int) -> _Order:

@@ -9,7 +9,8 @@ Of a case whose state has become null it keeps a mark (streams/tombstones.py).
 It stays small: of all but the newest forms (`detailed`), what later blocks among them have said
 otherwise is forgotten. (Should such a form be edited so late, what its new version no longer says
 cannot give way to what was forgotten.) Once there is a snapshot, a fold holds no more than the ids
-of the forms that the snapshot does not know yet.
+of the forms that the snapshot does not know yet, and of those that were received shortly before it:
+they can prove the order of snapshots (streams/evidence.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,16 +18,23 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import msgspec
+import orjson
 
 from schemas.case import CaseEvent, CaseState, Index
 from schemas.case_change import CaseChange
 from schemas.markup import text_of
+from schemas.times import from_microseconds, to_microseconds
 from schemas.values import Json
 from streams.compact import Capture, Outcome, same_content
+from streams.evidence import Received, newest
 from streams.tombstones import Gone
 
 DETAILED_FORMS: Final = 20
-UNSEEN_FORMS: Final = 20
+#: The most forms that a fold keeps beside a snapshot.
+RECENT_FORMS: Final = 20
+#: The most doubtful snapshots that a fold keeps, and the size above which it keeps none.
+RIVALS: Final = 8
+LARGEST_RIVAL: Final = 64 * 1024
 
 #: What a block does not overwrite with a blank.
 _KNOWN: Final = frozenset({"case_type", "case_name", "owner_id", "external_id", "date_opened"})
@@ -57,12 +65,18 @@ class FormSaid(msgspec.Struct, frozen=True, array_like=True):
 class CaseFold(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a case from forms, by form id. `version` only grows.
 
-    `gone` counts while there is no state: it is what was known before that became null.
+    `gone` counts while there is no state: it is what was known before that became null. `rivals`
+    are snapshots, as JSON, that may be newer than the state; None stands for one that is not kept.
     """
 
     version: int
     forms: Mapping[str, FormSaid]
     gone: Gone | None = None
+    rivals: Sequence[Mapping[str, Json] | None] = ()
+
+    @property
+    def received(self) -> Received:
+        return {form_id: said.received_on for form_id, said in self.forms.items()}
 
     @classmethod
     def from_json(cls, value: bytes) -> "CaseFold":
@@ -92,6 +106,7 @@ def fold_change(
     capture: Capture,
     *,
     detailed: int = DETAILED_FORMS,
+    window_microseconds: int,
 ) -> Folded:
     """Judge a case block against the state and the fold that are held for its case.
 
@@ -99,7 +114,7 @@ def fold_change(
     right also where a crash left the fold ahead of the state.
     """
     if state is not None and state.source == "snapshot":
-        return _beside_snapshot(state, fold, change, capture)
+        return _beside_snapshot(state, fold, change, capture, window_microseconds)
     forms = fold.forms if fold is not None else {}
     before = forms.get(change.form_id)
     if before is not None and _order_of_version(before) > (change.edited_on or "", capture.id):
@@ -154,27 +169,77 @@ def state_of(
 
 
 def _beside_snapshot(
-    state: CaseState, fold: CaseFold | None, change: CaseChange, capture: Capture
+    state: CaseState, fold: CaseFold | None, change: CaseChange, capture: Capture, window: int
 ) -> Folded:
-    """Judge a block of a case that has a snapshot: it can only make that doubtful."""
-    unseen = {
+    """Judge a block of a case that has a snapshot: it can make that doubtful, or settle a doubt."""
+    since = _moved(state.server_date_modified, -window)
+    recent = {
         form_id: msgspec.structs.replace(said, blocks=[])
-        for form_id, said in unseen_forms(state, fold).items()
+        for form_id, said in (fold.forms.items() if fold is not None else ())
+        if (said.received_on or "") > since
     }
-    before = unseen.get(change.form_id)
-    news = _unseen(state, change.form_id, change.received_on)
-    if news and before is None:
-        unseen[change.form_id] = FormSaid(change.received_on, change.edited_on, capture.id, [])
-    newest = dict(_in_order(unseen)[-UNSEEN_FORMS:])
-    marked = fold is not None and fold.gone is not None
-    after = _with_forms(fold, newest, capture) if newest or marked else None
-    if not news:
+    before = recent.get(change.form_id)
+    if before is None and (change.received_on or "") > since:
+        recent[change.form_id] = FormSaid(change.received_on, change.edited_on, capture.id, [])
+    newest_forms = dict(_in_order(recent)[-RECENT_FORMS:])
+    needed = newest_forms or (fold is not None and (fold.gone or fold.rivals))
+    after = _with_forms(fold, newest_forms, capture) if needed else None
+    settled = _settled(state, after)
+    if settled is not None:
+        return Folded("applied", after, settled)
+    if not _unseen(state, change.form_id, change.received_on):
         return Folded("stale", after)
     if not state.doubtful:
         doubtful = msgspec.structs.replace(state, version=state.version + 1, doubtful=True)
         return Folded("applied", after, doubtful)
     again = before is not None and before.captured_id != capture.id
     return Folded("duplicate" if again else "applied", after)
+
+
+def _moved(time: str | None, microseconds: int) -> str:
+    """Return a time moved; without one, a text that is after all times."""
+    return "~" if time is None else from_microseconds(to_microseconds(time) + microseconds)
+
+
+def with_rival(fold: CaseFold | None, rival: CaseState, capture: Capture) -> CaseFold:
+    """Return the fold that keeps a snapshot whose order to the state is doubtful."""
+    before = fold if fold is not None else CaseFold(0, {})
+    if any(
+        same_content(CaseState.from_object(dict(each)), rival) for each in before.rivals if each
+    ):
+        return before
+    value = rival.to_json()
+    is_kept = len(value) <= LARGEST_RIVAL and len(before.rivals) < RIVALS
+    rivals = [*before.rivals[:RIVALS], orjson.loads(value) if is_kept else None]
+    version = max(before.version + 1, capture.microseconds)
+    return msgspec.structs.replace(before, version=version, rivals=rivals)
+
+
+def without_rivals(fold: CaseFold | None) -> CaseFold | None:
+    """Return the fold when the order of the latest snapshots is clear."""
+    if fold is None or not fold.rivals:
+        return fold
+    if not fold.forms and fold.gone is None:
+        return None
+    return msgspec.structs.replace(fold, version=fold.version + 1, rivals=())
+
+
+def _settled(state: CaseState, fold: CaseFold | None) -> CaseState | None:
+    """Return what to publish if forms prove which of the doubtful snapshots is the newest.
+
+    The rivals stay: work done again after a crash must come to the same end.
+    """
+    if fold is None or not fold.rivals:
+        return None
+    rivals = [CaseState.from_object(dict(each)) for each in fold.rivals if each is not None]
+    others = [each for each in rivals if each.captured_id != state.captured_id]
+    winner = newest([state, *others], fold.received) if None not in fold.rivals else None
+    if winner is None:
+        return None
+    doubtful = bool(unseen_forms(winner, fold))
+    if winner is state and doubtful == state.doubtful:
+        return None
+    return msgspec.structs.replace(winner, version=state.version + 1, doubtful=doubtful)
 
 
 def _unseen(state: CaseEvent, form_id: str, received_on: str | None) -> bool:
@@ -198,7 +263,8 @@ def _with_forms(fold: CaseFold | None, forms: Mapping[str, FormSaid], capture: C
         return CaseFold(capture.microseconds, forms)
     if fold.forms == forms:
         return fold
-    return CaseFold(max(fold.version + 1, capture.microseconds), forms, fold.gone)
+    version = max(fold.version + 1, capture.microseconds)
+    return msgspec.structs.replace(fold, version=version, forms=forms)
 
 
 def _with_block(before: FormSaid | None, change: CaseChange, capture: Capture) -> FormSaid:

@@ -69,6 +69,7 @@ def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:
         captured_ids = [form.captured_id for form in fold.forms.values()]
         if fold.gone is not None:
             captured_ids.append(fold.gone.captured_id)
+        captured_ids += [each["captured_id"] for each in fold.rivals if each is not None]
         return _headers(domain, max(captured_ids, default=""), texts)
 
     return headers_of

@@ -19,11 +19,12 @@ from streams.compact import (
     Capture,
     Outcome,
     SavedState,
+    Verdict,
     latest_case,
     latest_form,
     latest_saved,
 )
-from streams.fold import CaseFold, fold_change, unseen_forms
+from streams.fold import CaseFold, fold_change, unseen_forms, with_rival, without_rivals
 from streams.records import Out, Record, captured_id, header
 from streams.shortcut import successor
 from streams.sizes import fitting
@@ -86,11 +87,13 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
         event = _parsed(CaseEvent, record)
         known = CaseFold.from_json(fold) if fold is not None else None
         gone = known.gone if known is not None and held is None else None
+        capture = _capture(record)
         verdict = latest_case(
             _held(held, gone, event),
             event,
-            _capture(record),
+            capture,
             window_microseconds=window_microseconds,
+            received=known.received if known is not None else {},
         )
         state = _told(verdict.state, gone)
         doubt: Doubt = "order" if verdict.doubtful else ""
@@ -98,29 +101,54 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
             state, doubt = msgspec.structs.replace(state, doubtful=True), "forms"
         target = _Target("case", event.case_id, writer, doubt=doubt)
         untimed = event.server_date_modified is None
-        return _judged(record, verdict.outcome, state, target, untimed=untimed)
+        judged = _judged(record, verdict.outcome, state, target, untimed=untimed)
+        return _with_fold(judged, record, (known, _kept(known, verdict, capture)), target)
 
     return judge
 
 
-def change_judge(*, writer: str) -> CaseJudge:
+def _kept(fold: CaseFold | None, verdict: Verdict[CaseState], capture: Capture) -> CaseFold | None:
+    """Return the fold after a snapshot: it keeps what may be newer while that is doubtful."""
+    if verdict.rival is not None:
+        return with_rival(fold, verdict.rival, capture)
+    return without_rivals(fold) if verdict.state is not None else fold
+
+
+def change_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
     """Return the judge of case blocks; `writer` names this incarnation of the worker."""
 
     def judge(record: Record, held: bytes | None, fold: bytes | None = None) -> Judged:
         change = _parsed(CaseChange, record)
         before = CaseFold.from_json(fold) if fold is not None else None
         gone = before.gone if before is not None and held is None else None
-        folded = fold_change(_held(held, gone, change), before, change, _capture(record))
+        folded = fold_change(
+            _held(held, gone, change),
+            before,
+            change,
+            _capture(record),
+            window_microseconds=window_microseconds,
+        )
         state = _told(folded.state, gone)
         doubt: Doubt = "forms" if state is not None and state.doubtful else ""
         target = _Target("case", change.case_id, writer, change.ordinal, doubt)
         untimed = change.received_on is None
         judged = _judged(record, folded.outcome, state, target, untimed=untimed)
-        if folded.fold is before:
-            return judged
-        return replace(judged, fold=_fold_out(record, folded.fold, before, target))
+        return _with_fold(judged, record, (before, folded.fold), target)
 
     return judge
+
+
+def _with_fold(
+    judged: Judged,
+    record: Record,
+    folds: tuple[CaseFold | None, CaseFold | None],
+    target: _Target,
+) -> Judged:
+    """Return the verdict with the second of two folds, if it is another one than the first."""
+    before, after = folds
+    if after is before:
+        return judged
+    return replace(judged, fold=_fold_out(record, after, before, target))
 
 
 def _held(held: bytes | None, gone: Gone | None, about: CaseEvent | CaseChange) -> CaseState | None:

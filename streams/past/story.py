@@ -34,7 +34,10 @@ class Judges:
     def of(cls, settings: StreamsSettings) -> "Judges":
         """Return the judges of a worker with these settings; what they make is not published."""
         window = settings.doubt_window_seconds * 1_000_000
-        return cls(case_judge(writer="", window_microseconds=window), change_judge(writer=""))
+        return cls(
+            case_judge(writer="", window_microseconds=window),
+            change_judge(writer="", window_microseconds=window),
+        )
 
 
 @dataclass(frozen=True, slots=True)

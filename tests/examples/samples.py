@@ -154,7 +154,7 @@ def _forms(ingress: Ingress) -> Iterator[Sample]:
     [change] = decode(ingress.capture(_form(XML_FORM, "text/xml"))).changes
     yield _sample("case-changed", "The form's case block", change)
     block = Made(change.value, change.key, change.headers, "casewire.case-changes")
-    folded = change_judge(writer=WRITER)(block, None)
+    folded = change_judge(writer=WRITER, window_microseconds=WINDOW)(block, None)
     if folded.publish is None:
         raise AssertionError("a block of a case without a state makes one")
     yield _sample("case-state", "A case that is known from a form only", folded.publish)

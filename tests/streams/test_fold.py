@@ -15,7 +15,7 @@ from schemas.values import Json
 from streams.compact import latest_case
 from streams.fold import (
     DETAILED_FORMS,
-    UNSEEN_FORMS,
+    RECENT_FORMS,
     CaseFold,
     Folded,
     fold_change,
@@ -71,7 +71,9 @@ class Held:
 
 def arrive(held: Held, arrived: Arrived, detailed: int = DETAILED_FORMS) -> tuple[Held, Folded]:
     when = capture(arrived.number)
-    folded = fold_change(held.state, held.fold, arrived.change, when, detailed=detailed)
+    folded = fold_change(
+        held.state, held.fold, arrived.change, when, detailed=detailed, window_microseconds=WINDOW
+    )
     kept = CaseFold.from_json(folded.fold.to_json()) if folded.fold is not None else None
     return Held(folded.state or held.state, kept), folded
 
@@ -299,6 +301,7 @@ def with_snapshot(seconds: float, known: str | None) -> Held:
         (with_snapshot(0, "ab"), block("b", 1), False),
         (with_snapshot(1, "a"), block("b", 1), False),
         (with_snapshot(0, "a"), block("b", None), False),
+        (with_snapshot(60, "a"), block("b", 1), False),
         (with_snapshot(0, ""), block("b", 1), True),
     ],
 )
@@ -308,7 +311,8 @@ def test_a_block_newer_than_the_snapshot_makes_the_state_doubtful_once(
     again, folded = arrive(held, Arrived(2, change))
     assert held.state is not None
     if not unseen:
-        assert (folded.outcome, folded.state, folded.fold) == ("stale", None, None)
+        assert (folded.outcome, folded.state) == ("stale", None)
+        assert not unseen_forms(held.state, folded.fold)
         return
     assert folded.outcome == "applied"
     assert folded.state == replace(held.state, version=held.state.version + 1, doubtful=True)
@@ -327,7 +331,12 @@ def test_a_doubt_stays_until_a_snapshot_knows_the_form() -> None:
         latest_case(held.state, known, capture(4), window_microseconds=WINDOW).state, held.fold
     )
     cleared, folded = arrive(at_last, Arrived(2, block("c", 60)))
-    assert (folded.outcome, cleared.fold) == ("stale", None)
+    assert folded.outcome == "stale"
+    assert cleared.state is not None
+    assert not unseen_forms(cleared.state, cleared.fold)
+    later = latest_case(cleared.state, snapshot(90, "abcd"), capture(5), window_microseconds=WINDOW)
+    forgotten, _ = arrive(Held(later.state, cleared.fold), Arrived(6, block("b", 30)))
+    assert forgotten.fold is None
 
 
 def test_a_fold_beside_a_snapshot_holds_no_more_than_the_forms_it_does_not_know() -> None:
@@ -338,5 +347,5 @@ def test_a_fold_beside_a_snapshot_holds_no_more_than_the_forms_it_does_not_know(
     verdict = latest_case(held.state, event, capture(200), window_microseconds=WINDOW)
     beside, _ = arrive(Held(verdict.state, held.fold), Arrived(201, block("late", 10)))
     assert beside.fold is not None
-    assert len(beside.fold.forms) == UNSEEN_FORMS
+    assert len(beside.fold.forms) == RECENT_FORMS
     assert not any(form.blocks for form in beside.fold.forms.values())

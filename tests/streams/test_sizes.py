@@ -15,7 +15,7 @@ from streams.state import change_judge
 from tests.streams.made import Made, captured
 from tests.streams.test_worker import form_body
 
-judge = change_judge(writer="w1")
+judge = change_judge(writer="w1", window_microseconds=10_000_000)
 
 
 def refused(body: bytes) -> tuple[Cause, str]:

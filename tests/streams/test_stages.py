@@ -94,7 +94,7 @@ def test_a_form_between_two_projects_is_about_no_case_of_ours() -> None:
 
 def test_a_state_of_forms_says_which_block_made_it_and_its_fold_goes_beside_it() -> None:
     first, second, _ = change_records("case_ledger_form.xml")
-    judge_change = change_judge(writer="w1")
+    judge_change = change_judge(writer="w1", window_microseconds=10_000_000)
     opened = judge_change(first, None)
     assert opened.publish is not None
     assert opened.fold is not None
@@ -114,7 +114,9 @@ def test_a_state_of_forms_says_which_block_made_it_and_its_fold_goes_beside_it()
 
 
 def test_a_fold_that_is_published_again_has_the_headers_that_casewire_gives_it() -> None:
-    judged = change_judge(writer="w1")(change_records("case_ledger_form.xml")[0], None)
+    judged = change_judge(writer="w1", window_microseconds=10_000_000)(
+        change_records("case_ledger_form.xml")[0], None
+    )
     assert judged.fold is not None
     again = dict(fold_headers("w1")(judged.fold.key, judged.fold.value or b""))
     first = dict(judged.fold.headers)
@@ -125,14 +127,16 @@ def test_a_fold_that_is_published_again_has_the_headers_that_casewire_gives_it()
 def test_a_doubt_says_why_and_a_fold_that_is_not_needed_is_deleted() -> None:
     change = change_records("case_ledger_form.xml")[0]
     held = made_state("c1", 1).to_json()
-    judged = change_judge(writer="w1")(change, held)
+    judged = change_judge(writer="w1", window_microseconds=10_000_000)(change, held)
     assert judged.outcome == "applied"
     assert judged.doubtful
     assert judged.publish is not None
     assert header(judged.publish.headers, "casewire-doubt") == "forms"
     assert judged.fold is not None
     later = replace(made_state("c1", 5), server_date_modified="2026-06-02T00:00:00.000000Z")
-    settled = change_judge(writer="w1")(change, later.to_json(), judged.fold.value)
+    settled = change_judge(writer="w1", window_microseconds=10_000_000)(
+        change, later.to_json(), judged.fold.value
+    )
     assert (settled.outcome, settled.publish) == ("stale", None)
     assert settled.fold is not None
     assert settled.fold.value is None

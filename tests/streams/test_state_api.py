@@ -57,7 +57,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 WORKERS = ("streams", "streams#2")
 PARTITIONS = 4
 SNAPSHOT: CaseJudge = case_judge(writer="", window_microseconds=10_000_000)
-CHANGE: CaseJudge = change_judge(writer="")
+CHANGE: CaseJudge = change_judge(writer="", window_microseconds=10_000_000)
 
 
 #: References in the description are to what is beside the schema then.

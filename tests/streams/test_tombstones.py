@@ -77,7 +77,7 @@ def record(event: CaseEvent, number: int) -> Made:
 
 
 judge = case_judge(writer="w", window_microseconds=WINDOW)
-judge_change = change_judge(writer="w")
+judge_change = change_judge(writer="w", window_microseconds=WINDOW)
 
 
 @given(st.lists(snapshots, max_size=3), st.sampled_from([20, 100]), snapshots, st.integers(0, 9))
