@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Final, NamedTuple
 
 import structlog
@@ -105,13 +105,14 @@ class IngressApp(Starlette):
     token: TokenEndpoint
     metrics: IngressMetrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Coroutine[object, object, None]:
         if scope["type"] == "http" and is_forward(scope["path"]):
-            await self.forward(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] in PATHS:
-            await self.token(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return self.forward(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] in PATHS:
+            return self.token(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 class Unrouted:

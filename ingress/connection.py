@@ -9,7 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
+from itertools import chain
 from typing import Final, Literal, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
@@ -34,6 +36,7 @@ _LAST_CHANCE_SECONDS: Final = 1.0
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
+_EXPECTED: Final = (b"expect", b"100-continue")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST: Final = b"connection: close\r\n\r\n"
 _STATUS_LINES: Final = {
@@ -209,7 +212,7 @@ class Reader:
         self._bounds = connection.traffic.bounds
         self._parser = httptools.HttpRequestParser(self)
         self._pending = 0
-        self._size = 0
+        self._too_large = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._exchange: Exchange | None = None
@@ -222,8 +225,7 @@ class Reader:
         except httptools.HttpParserUpgrade as upgrade:
             return self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            too_large = self._size > self._bounds.head_bytes
-            return answers.HEAD_TOO_LARGE if too_large else answers.BROKEN_HTTP
+            return answers.HEAD_TOO_LARGE if self._too_large else answers.BROKEN_HTTP
         if self._pending > self._bounds.head_bytes and self.phase != "idle":
             return answers.HEAD_TOO_LARGE
         return None
@@ -253,7 +255,6 @@ class Reader:
             return
         self.phase = "head"
         self.began = self._connection.heard
-        self._size = 0
         self._url = b""
         self._headers = []
 
@@ -262,7 +263,6 @@ class Reader:
             self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._size += len(name) + len(value)
         if self.phase == "head":  # else it is a trailer, which nobody sends
             self._headers.append((name.lower(), value))
 
@@ -270,9 +270,9 @@ class Reader:
         if self.phase == "body":
             return
         bounds = self._bounds
-        size = self._size + len(self._url)
+        size = len(self._url) + sum(map(len, chain.from_iterable(self._headers)))
         if size > bounds.head_bytes or len(self._headers) > bounds.head_fields:
-            self._size = bounds.head_bytes + 1
+            self._too_large = True
             raise ValueError
         version = self._parser.get_http_version()
         exchange = Exchange(self._connection, self._scope(version))
@@ -325,8 +325,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_chunks", "_connection", "_delivered", "_gone", "_scope", "_size", "_start", "_waiter",
-        "_waits", "complete", "last", "started", "task",
+        "_chunks", "_connection", "_delivered", "_gone", "_scope", "_size", "_start", "_told",
+        "_waiter", "complete", "last", "started", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, scope: Scope) -> None:
@@ -340,8 +340,8 @@ class Exchange:
         self._size = 0
         self._delivered = False
         self._gone = False
+        self._told = False
         self._waiter: asyncio.Future[None] | None = None
-        self._waits = (b"expect", b"100-continue") in scope["headers"]
         self._start: Message = {}
 
     async def run(self) -> None:
@@ -378,9 +378,9 @@ class Exchange:
 
     async def receive(self) -> Message:
         while not (self._gone or self._chunks or (self.complete and not self._delivered)):
-            if self._waits:
-                self._waits = False
+            if not self._told and _EXPECTED in self._scope["headers"]:
                 self._connection.transport.write(_CONTINUE)
+            self._told = True
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._gone:
@@ -425,5 +425,10 @@ def resume(transport: asyncio.Transport) -> None:
 
 def response_head(status: int, headers: ResponseHeaders, *, last: bool) -> bytes:
     """Return the head of an answer; `last` if it is the last of its connection."""
+    return _head_until(status, tuple(headers), _LAST if last else b"\r\n")
+
+
+@lru_cache(maxsize=256)
+def _head_until(status: int, headers: ResponseHeaders, end: bytes) -> bytes:
     fields = [b"%b: %b\r\n" % header for header in headers]
-    return b"".join((_STATUS_LINES[status], *fields, _LAST if last else b"\r\n"))
+    return b"".join((_STATUS_LINES[status], *fields, end))
