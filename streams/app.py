@@ -126,7 +126,7 @@ async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await app.start()
-    _spare_the_collector()
+    spare_the_collector()
     started()
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app.wait_until_stopped())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +153,7 @@ def _end_at_the_latest(app: faust.App) -> None:
     timer.start()
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Have the garbage collector look seldom, and at nothing that start-up made.
 
     Records on their way hold millions of tuples, none of them in a cycle: to go through them every
