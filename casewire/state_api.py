@@ -14,7 +14,7 @@ from streams.app import App
 from streams.holdings import WorkerHoldings
 from streams.past.answers import Past
 from streams.past.follower import Follower
-from streams.past.indexes import Indexes
+from streams.past.indexes import Indexes, Layout
 from streams.past.reads import RecordReader
 from streams.past.story import Judges
 
@@ -66,7 +66,8 @@ async def serving_states(
     kafka = config.cluster
     holdings = WorkerHoldings(app, kafka)
     reader = RecordReader(kafka.bootstrap_servers)
-    indexes = Indexes(kafka, config.data_dir / "tables" / kafka.group("streams") / "past")
+    folder = config.data_dir / "tables" / kafka.group("streams") / "past"
+    indexes = Indexes(Layout(kafka, folder))
     follower = Follower(kafka.bootstrap_servers, indexes, reader, holdings.partitions)
     past = Past(
         kafka.partitions,

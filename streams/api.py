@@ -4,6 +4,7 @@ Any worker may be asked. The one that holds the key's partition answers; every o
 the question to it, once.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -90,7 +91,7 @@ class StateApi:
 
         async def story() -> bytes:
             page = await self._past.history(key, after, limit)
-            return orjson.dumps(_story(key, page))
+            return await asyncio.to_thread(lambda: orjson.dumps(_story(key, page)))
 
         return await self._routed(request, key, story)
 
@@ -241,8 +242,8 @@ def _told(step: Step) -> Mapping[str, Json]:
         "captured_at": step.event.captured_at,
         "kind": step.event.kind,
         "outcome": step.outcome,
-        "form_ids": step.form_ids,
+        "form_ids": step.form_ids(),
         "version": state.get("version"),
         "doubtful": state.get("doubtful"),
-        "differences": step.differences,
+        "differences": step.differences(),
     }

@@ -82,7 +82,7 @@ class Past:
                 f"what was held of this case then is not kept any more; ask for {oldest} or later",
                 oldest=oldest,
             )
-        return self._last(events, moment, certain)
+        return await asyncio.to_thread(self._last, events, moment, certain)
 
     async def history(self, key: bytes, after: str | None, limit: int) -> Page:
         """Return a page of the case's story. Raises QueryError."""
@@ -97,7 +97,8 @@ class Past:
                 raise QueryError(400, "after: there is no such event in this case's story")
             first = ids.index(after) + 1
         certain = first_certain(events, known.kept_since)
-        page = list(steps(events[: first + limit], self._judges, certain))[first:]
+        told = await asyncio.to_thread(list, steps(events[: first + limit], self._judges, certain))
+        page = told[first:]
         more = first + limit < len(events)
         return Page(page, known.kept_since is None, page[-1].event.id if more else None)
 
@@ -106,7 +107,8 @@ class Past:
         if not then:
             first = from_microseconds(min(entry.time for entry in known.entries))
             raise QueryError(404, f"this case was not known then; its first event came {first}")
-        return self._last(await self._events(key, then), moment, -1)
+        events = await self._events(key, then)
+        return await asyncio.to_thread(self._last, events, moment, -1)
 
     def _last(self, events: Sequence[Event], moment: str, certain: int) -> bytes:
         state = None
@@ -118,11 +120,11 @@ class Past:
 
     async def _known(self, key: bytes) -> _Known:
         partition = partition_of(key, self._partitions)
-        spans = await self._reader.spans(self._indexes.places(partition))
+        spans = await self._reader.spans(self._indexes.layout.places(partition))
         await self._await_index({place: span.end for place, span in spans.items()})
         starts = [span.start for span in spans.values()]
         try:
-            entries = await asyncio.to_thread(entries_of, self._indexes.file(partition), key)
+            entries = await asyncio.to_thread(entries_of, self._indexes.layout.file(partition), key)
         except sqlite3.Error as error:
             self._indexes.damaged(partition)
             raise QueryError(503, _MADE_ANEW) from error
@@ -154,7 +156,7 @@ class Past:
     async def _events(self, key: bytes, entries: Sequence[Entry]) -> Sequence[Event]:
         """Read the events of entries. Raises QueryError if they are not where the index says."""
         partition = partition_of(key, self._partitions)
-        places = self._indexes.places(partition)
+        places = self._indexes.layout.places(partition)
         wanted = {(places[entry.topic], entry.offset): entry for entry in entries}
         records = await self._reader.read(wanted)
         if len(records) != len(wanted):

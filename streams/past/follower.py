@@ -24,7 +24,7 @@ _POLL_MS: Final = 200
 _RECORDS_AT_ONCE: Final = 500
 _SHARE: Final = 0.25
 #: What comes one by one is indexed together: a transaction writes whole pages.
-_GATHER_SECONDS: Final = 0.1
+_GATHER_SECONDS: Final = 0.05
 _AFTER_ERROR_SECONDS: Final = 1.0
 _FORGET_SECONDS: Final = 60.0
 
@@ -91,8 +91,10 @@ class Follower:
                 continue
             fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_AT_ONCE)
             began = time.monotonic()
-            for place, records in fetched.items():
-                await self._indexes.add(Partition(*place), records)
+            if fetched:
+                await self._indexes.add(
+                    {Partition(*place): each for place, each in fetched.items()}
+                )
             count = sum(map(len, fetched.values()))
             metrics.INDEXED.inc(count)
             full = count == _RECORDS_AT_ONCE
@@ -103,7 +105,7 @@ class Follower:
                 forgot = time.monotonic()
 
     async def _assign(self, consumer: Any, held: Sequence[int]) -> None:
-        places = [place for partition in held for place in self._indexes.places(partition)]
+        places = [place for partition in held for place in self._indexes.layout.places(partition)]
         spans = await self._reader.spans(places)
         await self._indexes.open(held, {place: span.end for place, span in spans.items()})
         consumer.assign([TopicPartition(*place) for place in places])
@@ -113,7 +115,7 @@ class Follower:
             consumer.seek(TopicPartition(*place), position)
 
     async def _forget(self, held: Sequence[int]) -> None:
-        places = [place for partition in held for place in self._indexes.places(partition)]
+        places = [place for partition in held for place in self._indexes.layout.places(partition)]
         starts = {place: span.start for place, span in (await self._reader.spans(places)).items()}
         if starts != self._starts:
             await self._indexes.forget(starts)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,22 +19,29 @@ TOPICS: Final = ("cases", "case-changes")
 logger = logging.getLogger(__name__)
 
 
-class Indexes:
-    """Files of `folder`, one a partition, of `casewire.cases` and `casewire.case-changes`."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which partitions an index is of, and which file of `folder` it is in."""
 
-    def __init__(self, kafka: KafkaSettings, folder: Path) -> None:
-        self._kafka = kafka
-        self._folder = folder
-        self._open: dict[int, Index] = {}
-        self._damaged: set[int] = set()
-        self.next: dict[Partition, int] = {}  # up to where (exclusive) each is indexed
+    kafka: KafkaSettings
+    folder: Path
 
     def file(self, partition: int) -> Path:
-        return self._folder / f"{partition}.db"
+        return self.folder / f"{partition}.db"
 
     def places(self, partition: int) -> Sequence[Partition]:
         """Return the partitions of the two topics, in the order of `TOPICS`."""
-        return [Partition(self._kafka.topic(name), partition) for name in TOPICS]
+        return [Partition(self.kafka.topic(name), partition) for name in TOPICS]
+
+
+class Indexes:
+    """One file a partition, of `casewire.cases` and `casewire.case-changes`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.next: dict[Partition, int] = {}  # up to where (exclusive) each is indexed
+        self._open: dict[int, Index] = {}
+        self._damaged: set[int] = set()
 
     def behind(self, ends: Mapping[Partition, int]) -> int | None:
         """Return how many records before these ends are not indexed yet, None if nobody knows."""
@@ -54,23 +62,20 @@ class Indexes:
         for partition in self._open.keys() - (set(partitions) - self._damaged):
             self._close(partition)
         for partition in self._damaged:
-            discard(self.file(partition))
+            discard(self.layout.file(partition))
         self._damaged.clear()
         for partition in partitions:
             await self._open_one(partition, ends)
 
-    async def add(self, place: Partition, records: Sequence[Record]) -> None:
-        """Index records of a partition that come next there."""
-        number = self.places(place.number).index(place)
-        position = records[-1].offset + 1
-        entries = [(r.key or b"", Entry(captured_time(r), number, r.offset)) for r in records]
-        await asyncio.to_thread(self._open[place.number].add, entries, {number: position})
-        self.next[place] = position
+    async def add(self, fetched: Mapping[Partition, Sequence[Record]]) -> None:
+        """Index records that come next in their partitions."""
+        await asyncio.to_thread(_add, self.layout, self._open, fetched)
+        self.next |= {place: records[-1].offset + 1 for place, records in fetched.items()}
 
     async def forget(self, starts: Mapping[Partition, int]) -> None:
         """Drop what lies before the offsets at which the topics begin now."""
         for partition, index in self._open.items():
-            by_number = {n: starts[place] for n, place in enumerate(self.places(partition))}
+            by_number = {n: starts[place] for n, place in enumerate(self.layout.places(partition))}
             await asyncio.to_thread(index.forget, by_number)
 
     def close(self) -> None:
@@ -79,21 +84,39 @@ class Indexes:
 
     async def _open_one(self, partition: int, ends: Mapping[Partition, int]) -> None:
         if partition not in self._open:
-            self._open[partition] = await asyncio.to_thread(Index, self.file(partition))
+            self._open[partition] = await asyncio.to_thread(Index, self.layout.file(partition))
         positions = await asyncio.to_thread(self._open[partition].positions)
-        found = {place: positions.get(n, 0) for n, place in enumerate(self.places(partition))}
+        found = {
+            place: positions.get(n, 0) for n, place in enumerate(self.layout.places(partition))
+        }
         if any(position > ends[place] for place, position in found.items()):
             logger.warning("the index of partition %s is of other topics; made anew", partition)
             self._close(partition)
-            discard(self.file(partition))
+            discard(self.layout.file(partition))
             await self._open_one(partition, ends)
         else:
             self.next |= found
 
     def _close(self, partition: int) -> None:
-        for place in self.places(partition):
+        for place in self.layout.places(partition):
             self.next.pop(place, None)
         self._open.pop(partition).close()
+
+
+def _add(
+    layout: Layout,
+    indexes: Mapping[int, Index],
+    fetched: Mapping[Partition, Sequence[Record]],
+) -> None:
+    for partition in {place.number for place in fetched}:
+        entries: list[tuple[bytes, Entry]] = []
+        positions: dict[int, int] = {}
+        for number, place in enumerate(layout.places(partition)):
+            for record in fetched.get(place, ()):
+                entry = Entry(captured_time(record), number, record.offset)
+                entries.append((record.key or b"", entry))
+                positions[number] = record.offset + 1
+        indexes[partition].add(entries, positions)
 
 
 def captured_time(record: Record) -> int:

@@ -5,6 +5,7 @@ on two topics, and no record tells how a worker took turns between them. So the 
 depends on nothing but what was captured until then, and never changes afterwards.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -18,6 +19,7 @@ from streams.settings import StreamsSettings
 from streams.state import CaseJudge, case_judge, change_judge
 
 Kind: TypeAlias = Literal["snapshot", "block"]
+Ending: TypeAlias = Outcome | Literal["dead"]
 
 #: Of a state, besides its properties and indices, what is worth telling when it changes.
 _TOLD: Final = ("closed", "date_closed", "user_id", "deleted", "doubtful", "source")
@@ -75,15 +77,41 @@ class Difference:
 class Step:
     """An event and what became of it; `state` is the one after it, None if there was none yet.
 
-    `outcome` is None where the records before it, which it was judged by, are not kept any more.
-    `differences` is None where the state before is not known.
+    `outcome` is None where the records before it, which it was judged by, are not kept any more;
+    `first` where it is the first that is known again.
     """
 
     event: Event
-    outcome: Outcome | Literal["dead"] | None
+    outcome: Ending | None
+    before: bytes | None = None
     state: bytes | None = None
-    form_ids: Sequence[str] = ()
-    differences: Sequence[Difference] | None = None
+    first: bool = False
+
+    def form_ids(self) -> Sequence[str]:
+        """Return the forms that the event tells of: a block's, or those new in a snapshot."""
+        value = self.event.record.value or b""
+        try:
+            if self.event.kind == "block":
+                return [CaseChange.from_json(value).form_id]
+            told = CaseEvent.from_json(value).xform_ids or ()
+        except (TypeError, ValueError):
+            return []
+        held = CaseState.from_json(self.before).xform_ids if self.before is not None else ()
+        known = set(held or ())
+        return [form_id for form_id in told if form_id not in known]
+
+    def differences(self) -> Sequence[Difference] | None:
+        """Return what the event changed; None where the state before is not known."""
+        if self.outcome is None or self.first:
+            return None
+        if self.before == self.state:
+            return []
+        old, new = _said(self.before), _said(self.state)
+        return [
+            Difference(name, old.get(name), new.get(name))
+            for name in dict.fromkeys([*old, *new])
+            if old.get(name) != new.get(name)
+        ]
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:
@@ -124,43 +152,20 @@ def steps(events: Iterable[Event], judges: Judges, certain: int | None) -> Itera
     fold: bytes | None = None
     for number, event in enumerate(events):
         judge = judges.snapshot if event.kind == "snapshot" else judges.block
-        is_certain = certain is not None and number >= certain
         before = state
-        try:
+        outcome: Ending = "dead"
+        with contextlib.suppress(Exception):  # whatever it is, the keeper made a dead letter of it
             judged = judge(event.record, state, fold)
-        except Exception:  # noqa: BLE001 - whatever it is, the keeper made a dead letter of it
-            yield Step(event, "dead" if is_certain else None, state if is_certain else None)
-            continue
-        if judged.publish is not None:
-            state = judged.publish.value
-        if judged.fold is not None:
-            fold = judged.fold.value
-        if not is_certain:
-            yield Step(event, None, form_ids=_form_ids(event, None))
+            outcome = judged.outcome
+            if judged.publish is not None:
+                state = judged.publish.value
+            if judged.fold is not None:
+                fold = judged.fold.value
+        if certain is None or number < certain:
+            yield Step(event, None)
         else:
-            differences = list(_differences(before, state)) if number != certain else None
-            yield Step(event, judged.outcome, state, _form_ids(event, before), differences)
-
-
-def _form_ids(event: Event, before: bytes | None) -> Sequence[str]:
-    """Return the forms that an event tells of: a block's, or those new in a snapshot."""
-    try:
-        if event.kind == "block":
-            return [CaseChange.from_json(event.record.value or b"").form_id]
-        told = CaseEvent.from_json(event.record.value or b"").xform_ids or ()
-    except (TypeError, ValueError):
-        return []
-    known = (CaseState.from_json(before).xform_ids or ()) if before is not None else ()
-    return [form_id for form_id in told if form_id not in known]
-
-
-def _differences(before: bytes | None, after: bytes | None) -> Iterator[Difference]:
-    if before == after:
-        return
-    old, new = _said(before), _said(after)
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name):
-            yield Difference(name, old.get(name), new.get(name))
+            first = number == certain
+            yield Step(event, outcome, None if first else before, state, first)
 
 
 def _said(value: bytes | None) -> Mapping[str, Json]:

@@ -92,7 +92,7 @@ def test_what_is_told_of_a_story_without_its_beginning_is_what_the_whole_one_tel
             assert told_content(part) == told_content(same)
     if certain is not None:
         assert all(step.state is not None for step in told[certain:])
-        assert told[certain].differences is None
+        assert told[certain].differences() is None
     assert all(step.outcome is None for step in told[: certain if certain is not None else None])
 
 
@@ -105,13 +105,13 @@ def test_a_story_tells_what_changed_and_by_which_forms() -> None:
     story = [event(0, "block", 0), event(1, "json", 1), event(61, "json", 61), event(62, "json", 2)]
     told = list(steps(story, JUDGES, -1))
     assert [step.outcome for step in told] == ["applied", "applied", "applied", "stale"]
-    assert told[0].form_ids == ["f0"]
-    assert len(told[2].form_ids) == 60
-    assert [(each.name, each.old, each.new) for each in told[2].differences or ()] == [
+    assert told[0].form_ids() == ["f0"]
+    assert len(told[2].form_ids()) == 60
+    assert [(each.name, each.old, each.new) for each in told[2].differences() or ()] == [
         ("properties.n", "1", "61")
     ]
-    assert told[3].differences == []
-    assert "source" in [each.name for each in told[1].differences or ()]
+    assert told[3].differences() == []
+    assert "source" in [each.name for each in told[1].differences() or ()]
 
 
 def test_what_the_keeper_buried_is_told_as_dead() -> None:
