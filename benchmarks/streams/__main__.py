@@ -123,7 +123,7 @@ class Plan:
 
 
 @click.command()
-@click.option("--events", default=200_000, show_default=True, help="Length of the bare job.")
+@click.option("--events", default=150_000, show_default=True, help="Length of the bare job.")
 @click.option("--rounds", default=3, show_default=True, help="Measurements for each median.")
 @click.option("--seconds", default=20, show_default=True, help="Length of the latencies' part.")
 @click.option("--out", default=RESULTS, type=click.Path(path_type=Path), show_default=True)

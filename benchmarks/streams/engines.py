@@ -166,7 +166,8 @@ async def bare(engine: Engine, job: Job, watched: Watched, folder: Path) -> Samp
     topics = job.topics
     await topics.anew([job.source])
     group = topics.kafka.group(folder.name)
-    await topics.create("out", compacted=True)
+    states = [name.format(group=group, prefix=topics.kafka.topic_prefix) for name in engine.states]
+    await topics.create(states)  # an engine on a busy broker may not find what it has just created
 
     async def progress() -> int:
         return await topics.committed(group, job.source)
@@ -174,10 +175,8 @@ async def bare(engine: Engine, job: Job, watched: Watched, folder: Path) -> Samp
     async with running(engine.command, job, group, folder, engine.extra) as run:
         meter = Meter([run.pid], watched)
         sample = await meter.measure(run.warm(job.warm), progress, job.total)
-    for name in engine.states:
-        await _require_truth(
-            topics, name.format(group=group, prefix=topics.kafka.topic_prefix), job
-        )
+    for name in states:
+        await _require_truth(topics, name, job)
     return sample
 
 

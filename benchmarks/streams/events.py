@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -136,6 +137,7 @@ class Truth:
     applied: int
 
 
+@lru_cache
 def truth(count: int) -> Truth:
     last: dict[str, bytes] = {}
     latest: dict[str, int] = {}

@@ -59,12 +59,16 @@ class Topics:
             consumer.assign(places)
             await consumer.commit(dict.fromkeys(places, 0))
 
-    async def create(self, name: str, *, compacted: bool) -> str:
-        """Create a topic that is not one of Casewire's; return its full name."""
-        policy = {"cleanup.policy": "compact" if compacted else "delete"}
-        full = self.kafka.topic(name)
-        await self.admin.create_topics([NewTopic(full, PARTITIONS, 1, topic_configs=policy)])
-        return full
+    async def create(self, names: Iterable[str]) -> None:
+        """Create those of some compacted topics (full names) that are not there."""
+        missing = set(names) - set(await self.admin.list_topics())
+        policy = {"cleanup.policy": "compact"}
+        await self.admin.create_topics(
+            [NewTopic(name, PARTITIONS, 1, topic_configs=policy) for name in missing]
+        )
+        while missing:
+            await asyncio.sleep(0.05)
+            missing -= set(await self.admin.list_topics())
 
     async def committed(self, group: str, *topics: str) -> int:
         """Return the sum of what a group has committed of topics (short names)."""
