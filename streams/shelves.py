@@ -43,6 +43,7 @@ class Shelves:
         Returns the marks of stores that were opened with something in them. Raises StoreError.
         """
         self._owned = owned
+        self._read = 0
         self.ends.lost(self.ends.known.keys() - set(owned))
         self._shelves = {n: held for n, held in self._shelves.items() if n in followed}
         opened = {}
@@ -97,15 +98,14 @@ class Shelves:
     def recovered(self) -> int:
         """Note that the owned partitions have been read to their ends.
 
-        Returns how many records were read since the last time, of followed partitions too.
+        Returns how many records were read for that, of followed partitions too.
         """
         for number in self._owned:
             held = self._shelves[number]
             self.ends.recovered(number, held.end)
             self.ends.gaps += [Gap(number, at, at + 1) for at in held.beneath.values()]
             held.beneath.clear()
-        read, self._read = self._read, 0
-        return read
+        return self._read
 
     def wrote(self, number: int, first: int, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Store what the broker has acknowledged at offset `first` and behind it.

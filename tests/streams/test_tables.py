@@ -16,6 +16,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
 from streams.app import create_streams_app, recovered
 from streams.settings import StreamsSettings
+from tests.end_to_end.system import System
 from tests.kafka_tools import ConsumerRecord, create_topics
 from tests.servers import KafkaServer
 from tests.streams.made import captured
@@ -132,3 +133,69 @@ async def test_a_worker_with_tables_on_disk_goes_on_from_what_is_there(
         await eventually(partial(has_recovered, app))
         assert set(held(app)) == {b"demo/n%d" % number for number in range(CASES * 2)}
     assert caplog.text.count("is read from the beginning") == 2
+
+
+def followed(app: faust.App) -> int:
+    """Return how many records of the case states the worker's tables have, owned or followed."""
+    table: Any = app.tables["case-state"]
+    marks = [table.shelves.mark(number) for number in range(2)]
+    return sum(mark.offset + 1 for mark in marks if mark is not None)
+
+
+async def test_a_standby_takes_over_without_reading_the_changelog_again(
+    settings: KafkaSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    owner = System(
+        tmp_path / "owner", settings, {}, env={"CASEWIRE_STREAMS__STANDBY_REPLICAS": "1"}
+    )
+    owner.folder.mkdir()
+    owner.write_config()
+    owner.start("streams")
+    standby = StreamsSettings(session_timeout_seconds=6, standby_replicas=1)
+    try:
+        await send_cases(settings, 1.0)
+        await published(settings, 1.0)
+        app = create_streams_app(settings, standby, tmp_path / "standby", address="127.0.0.1:1")
+        async with running(app):
+
+            async def follows(records: int) -> bool:
+                return recovered(app) and followed(app) == records
+
+            await eventually(partial(follows, CASES))
+            assert len(app.assignor.assigned_standbys()) > 0
+            await send_cases(settings, 60.0)
+            states = await published(settings, 60.0)
+            await eventually(partial(follows, 2 * CASES))
+            assert len(held(app)) < CASES
+            caplog.clear()
+            owner.kill("streams")
+
+            async def owns_all() -> bool:
+                return recovered(app) and len(held(app)) == CASES
+
+            await eventually(owns_all)
+            assert held(app) == states
+            assert records_read(caplog) == 0
+            await send_cases(settings, 120.0)
+            await published(settings, 120.0)
+    finally:
+        owner.stop()
+
+
+async def test_a_changelog_that_ends_in_nothing_is_recovered(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    """The mark of a transaction has an offset and is no record, like a null that is compacted."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers, transactional_id=settings.topic_prefix
+    ) as producer:
+        for number in range(2):
+            async with producer.transaction():
+                await producer.send_and_wait(
+                    settings.topic("case-state"), b"{}", b"demo/%d" % number, partition=number
+                )
+    app = create_streams_app(settings, StreamsSettings(), tmp_path)
+    async with running(app):
+        await eventually(partial(has_recovered, app))
+        assert set(held(app)) == {b"demo/0", b"demo/1"}
