@@ -174,7 +174,8 @@ class RocksStores:
 
     def close(self) -> None:
         if self._opened is not None:
-            self._opened.close()
+            with contextlib.suppress(Exception):  # on a full disk: then a write has told it before
+                self._opened.close()
             self._opened = None
         self._disk.closed(self._name)
 

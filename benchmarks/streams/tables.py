@@ -107,7 +107,7 @@ async def recover(kafka: KafkaSettings, tables: str, folder: Path, *, stop: bool
     settings = StreamsSettings(tables="rocksdb" if tables == "rocksdb" else "memory")
     app = create_streams_app(kafka, settings, folder)
     starting = asyncio.create_task(app.start())
-    while not (app.started and app.rebalancing):  # noqa: ASYNC110 - nothing announces it
+    while not app.rebalancing_count:  # noqa: ASYNC110 - nothing announces it
         await asyncio.sleep(POLL_SECONDS)
     begun, cpu = time.perf_counter(), time.process_time()
     while not recovered(app):  # noqa: ASYNC110

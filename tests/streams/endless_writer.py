@@ -34,15 +34,19 @@ def held_after(offset: int) -> dict[bytes, bytes]:
 
 def main(folder: Path, file_bytes: int) -> None:
     disk = WorkerDisk(folder / "worker", 1024 * 1024)
-    store = disk.stores("table").open(0)
+    stores = disk.stores("table")
+    store = stores.open(0)
     if file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     start = 0 if store.mark is None else store.mark.offset + 1
     while True:
         last = start + BATCH - 1
-        store.write(
-            dict(stored(number) for number in range(start, last + 1)), Mark.at(last, *record(last))
-        )
+        changes = dict(stored(number) for number in range(start, last + 1))
+        try:
+            store.write(changes, Mark.at(last, *record(last)))
+        except StoreError:
+            stores.close()  # as a worker does when it ends
+            raise
         sys.stdout.write(f"{last}\n")
         sys.stdout.flush()
         start = last + 1
