@@ -26,11 +26,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 async def test_every_fault_twice(rig: Rig) -> None:
-    await run(rig, SEED, list(FAULTS) * 2, changes=1500)
+    await run(rig, SEED, [*FAULTS, *FAULTS], changes=1500)
 
 
 async def test_workers_killed_twenty_times(rig: Rig) -> None:
-    await run(rig, SEED, ["kill worker"] * 20, changes=1500)
+    await run(rig, SEED, [Rig.kill_worker] * 20, changes=1500)
 
 
 async def test_a_full_disk_ends_the_worker_and_with_room_nothing_is_missing(rig: Rig) -> None:
