@@ -8,6 +8,7 @@ nothing else to do, then while events come in.
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import tempfile
 import time
@@ -237,6 +238,7 @@ def main() -> None:
             f"- {LATEST_A_SECOND} requests a second for latest states, {PAST_A_SECOND} for the "
             f"past, for {SECONDS} s, from one Python process"
         ),
+        f"- run at nice {os.nice(0)}",
         f"- others took {before:.0%} of the processors before, {after:.0%} after",
         *([] if quiet(before, after) else ["", BUSY]),
         "",
