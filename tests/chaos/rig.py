@@ -32,6 +32,7 @@ from tests.servers import KafkaServer
 FROZEN_SECONDS = 8
 BROKER_FROZEN_SECONDS = 5
 REPAIR_SECONDS = 15
+AT_WORK = 0.7
 #: HQ's schedule: an hour as a second.
 HQ = Options(scale=1 / 3600)
 
@@ -49,7 +50,10 @@ class Rig:
         return self.chance.choice(workers)
 
     async def kill_worker(self) -> None:
+        """Kill a worker at work, or one that is just starting."""
         role = self.some_worker()
+        if self.chance.random() < AT_WORK:
+            await self.system.ready([role], supervised=True)
         self.system.kill(role)
         self.system.start(role)
 
@@ -150,15 +154,15 @@ def load(seed: int, changes: int) -> Load:
     return Load(history, deliver(history, seed, duplicates=0.2, shuffled=True, broken=broken))
 
 
-def sending(rig: Rig, sent: Load) -> asyncio.Task[Report]:
-    to = rig.system.address(sent.domain)
-    return asyncio.create_task(forward_all(sent.requests, to, workers=8, options=HQ))
+def sending(rig: Rig, sent: Load, part: slice = slice(None)) -> asyncio.Task[Report]:
+    to, requests = rig.system.address(sent.domain), sent.requests[part]
+    return asyncio.create_task(forward_all(requests, to, workers=8, options=HQ))
 
 
-async def settle(rig: Rig, sent: Load, work: asyncio.Task[Report]) -> None:
+async def settle(rig: Rig, sent: Load, work: Sequence[asyncio.Task[Report]]) -> None:
     """Return when all was taken, has gone through streams and into the sink, and is right."""
-    report = await work
-    assert Counter(result.outcome for result in report.results) == {"success": len(sent.requests)}
+    results = [result for report in await asyncio.gather(*work) for result in report.results]
+    assert Counter(result.outcome for result in results) == {"success": len(sent.requests)}
     await rig.system.ready(list(rig.system.processes), supervised=True)
     await rig.system.caught_up()
     await written_over(rig.system, sent)
@@ -179,17 +183,19 @@ async def written_over(system: System, sent: Load) -> None:
 
 
 async def run(rig: Rig, seed: int, faults: Sequence[Fault], changes: int) -> None:
-    """Send a project while the faults happen one after the other; check what came out."""
+    """Send a project in as many parts as there are faults, each into one; check what came out."""
     rig.chance.seed(seed)
     sent = load(seed, changes)
-    work = sending(rig, sent)
+    work = []
     try:
-        for fault in faults:
+        for number, fault in enumerate(faults):
+            work.append(sending(rig, sent, slice(number, None, len(faults))))
             await asyncio.sleep(rig.chance.uniform(0, 1))
             await fault(rig)
         await settle(rig, sent, work)
     finally:
-        work.cancel()
+        for each in work:
+            each.cancel()
 
 
 async def check(system: System, sent: Load) -> None:

@@ -103,4 +103,4 @@ async def test_clocks_that_jump_while_everything_else_fails(tmp_path: Path) -> N
     faults = [each for fault in FAULTS for each in (clock_jumps, fault)]
     with running_kafka(tmp_path / "kafka") as broker:
         async with running_rig(tmp_path / "system", [broker], env=faketime(file)) as rig:
-            await run(rig, SEED, faults * 2, changes=1500)
+            await run(rig, SEED, faults, changes=1500)

@@ -39,7 +39,7 @@ async def test_one_broker_of_three_dies_and_processing_goes_on(tmp_path: Path) -
                 work = sending(rig, sent)
                 await anyio.sleep(rig.chance.uniform(0, 1))
                 broker.kill()
-                await settle(rig, sent, work)  # while it is away
+                await settle(rig, sent, [work])  # while it is away
                 await anyio.to_thread.run_sync(broker.start)
                 await in_sync(rig.system.kafka)
             again = load(SEED + len(brokers), changes=600)
@@ -47,4 +47,4 @@ async def test_one_broker_of_three_dies_and_processing_goes_on(tmp_path: Path) -
             for fault in (Rig.kill_broker, Rig.kill_worker, Rig.freeze_broker, Rig.kill_sink) * 2:
                 await fault(rig)
                 await in_sync(rig.system.kafka)
-            await settle(rig, again, work)
+            await settle(rig, again, [work])
