@@ -1,7 +1,6 @@
 """The Faust apps: `casewire streams` and `casewire sink NAME`. The way in."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -35,6 +34,8 @@ from streams.state import case_judge, change_judge, form_judge, location_judge, 
 from streams.sweep import Sweeper
 
 App: TypeAlias = faust.App
+
+logger = logging.getLogger(__name__)
 
 SECOND_MICROSECONDS = 1_000_000
 #: What has a latest state, on `casewire.<kind>-state`.
@@ -172,8 +173,14 @@ async def stop_app(app: faust.App) -> None:
     crash = app.crash_reason
     if crash is not None:
         app.conf.stream_wait_empty = False
-    with contextlib.suppress(TimeoutError):
+    try:
         await asyncio.wait_for(app.stop(), STOP_SECONDS)
+    except TimeoutError:
+        logger.warning("the worker did not stop within %s s", STOP_SECONDS)
+    except Exception as error:
+        if crash is None:
+            raise
+        logger.warning("what crashed did not stop in order either: %s", type(error).__name__)
     if crash is not None:
         raise crash
 

@@ -413,6 +413,20 @@ async def test_a_key_on_another_partition_than_its_own_stops_the_worker(
     assert not await read_all(settings.bootstrap_servers, settings.topic("case-state"))
 
 
+async def test_what_crashed_a_worker_is_told_though_it_cannot_stop_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_streams_app(KafkaSettings(bootstrap_servers="127.0.0.1:9"), SETTINGS, tmp_path)
+
+    async def stop() -> None:
+        raise RuntimeError("the disk is still full")
+
+    monkeypatch.setattr(app, "stop", stop)
+    await app.crash(FencedError("another worker owns it"))
+    with pytest.raises(FencedError, match="another worker owns it"):
+        await stop_app(app)
+
+
 async def test_a_topic_that_the_broker_does_not_know_is_never_left_out(
     kafka: KafkaServer, prefix: str, tmp_path: Path
 ) -> None:
