@@ -29,6 +29,13 @@ async def test_every_fault_twice(rig: Rig) -> None:
     await run(rig, SEED, [*FAULTS, *FAULTS], changes=1500)
 
 
+async def test_every_fault_with_standbys_of_tables_in_memory(tmp_path: Path) -> None:
+    env = {"CASEWIRE_STREAMS__STANDBY_REPLICAS": "1"}
+    with running_kafka(tmp_path / "kafka") as broker:
+        async with running_rig(tmp_path / "system", [broker], env=env) as rig:
+            await run(rig, SEED, FAULTS, changes=1000)
+
+
 async def test_workers_killed_twenty_times(rig: Rig) -> None:
     await run(rig, SEED, [Rig.kill_worker] * 20, changes=1500)
 
@@ -43,7 +50,7 @@ async def test_a_full_disk_ends_the_worker_and_with_room_nothing_is_missing(rig:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FULL_BYTES, FULL_BYTES))
             await asyncio.to_thread(process.wait, 60)
             assert process.returncode == 1
-        await settle(rig, sent, work)
+        await settle(rig, sent, [work])
     finally:
         work.cancel()
     assert "make room, or mend the disk" in rig.system.log("streams").read_text()
