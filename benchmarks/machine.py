@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import click
+
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LOOK_SECONDS: Final = 5.0
 #: What others may take of the machine's processors before what is measured does not stand.
@@ -34,6 +36,22 @@ def taken_by_others() -> float:
 def quiet(*shares: float) -> bool:
     """Whether what others took, before the run and after it, leaves what is measured standing."""
     return max(shares) <= _QUIET
+
+
+def publish(lines: Sequence[str], others: tuple[float, float], out: Path) -> None:
+    """Print results and write them to a file.
+
+    They say what `others` took before the run and after it, and that they do not stand if it was
+    too much.
+    """
+    before, after = others
+    title, *rest = lines
+    warning = [] if quiet(before, after) else ["", BUSY]
+    note = f"Others took {before:.0%} of the processors before the run, {after:.0%} after."
+    text = "\n".join([title, *warning, *rest, "", note]) + "\n"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    click.echo(text)
 
 
 def _idle_and_total() -> tuple[int, int]:

@@ -13,7 +13,7 @@ import click
 from benchmarks.ingress.load import Mode, Sample, measure, middle, require_receipt
 from benchmarks.ingress.report import Target, costs, measured, verdicts
 from benchmarks.ingress.servers import Lab, Server, Variant, lab
-from benchmarks.machine import BUSY, described, quiet, taken_by_others
+from benchmarks.machine import described, publish, taken_by_others
 from casewire.hq_logins import basic
 from ingress.secrets_store import scrypt_text, sha256_text
 from tests.servers import running_kafka
@@ -85,15 +85,8 @@ def main(seconds: int, rounds: int, out: Path) -> None:
                     )
             with lab(broker, folder) as place:
                 lines += _features(place, seconds, rounds)
-    after = taken_by_others()
-    lines += ["", f"Others took {before:.0%} of the processors before the run, {after:.0%} after."]
-    if not quiet(before, after):
-        lines[2:2] = [BUSY, ""]
-    text = "\n".join(lines) + "\n"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    click.echo(text)
-    click.echo(f"{time.monotonic() - started:.0f} s; written to {out}", err=True)
+    publish(lines, (before, taken_by_others()), out)
+    click.echo(f"{time.monotonic() - started:.0f} s", err=True)
 
 
 def _heading(seconds: int, rounds: int) -> Iterator[str]:

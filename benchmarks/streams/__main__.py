@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import click
 import uvloop
 
-from benchmarks.machine import BUSY, described, quiet, taken_by_others
+from benchmarks.machine import described, publish, taken_by_others
 from benchmarks.streams.engines import (
     OURS,
     PEERS,
@@ -136,16 +136,9 @@ def main(events: int, rounds: int, seconds: int, out: Path) -> None:
         folder = Path(name)
         with running_kafka(folder / "kafka") as broker:
             found = uvloop.run(_measured(broker, tools, folder, Size(events, rounds, seconds)))
-    after = taken_by_others()
     lines = [*_heading(events, rounds), *_tables(found)]
-    lines += [f"Others took {before:.0%} of the processors before the run, {after:.0%} after."]
-    if not quiet(before, after):
-        lines[2:2] = [BUSY, ""]
-    text = "\n".join(lines) + "\n"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    click.echo(text)
-    click.echo(f"{time.monotonic() - started:.0f} s; written to {out}", err=True)
+    publish(lines, (before, taken_by_others()), out)
+    click.echo(f"{time.monotonic() - started:.0f} s", err=True)
 
 
 @dataclass(frozen=True, slots=True)

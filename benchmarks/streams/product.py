@@ -28,7 +28,8 @@ async def real(job: Job, watched: Watched, folder: Path, workers: int = 1) -> Sa
 
     goal = truth(job.total).applied
     async with _workers(topics, folder, workers) as system:
-        sample = await _measured(system, watched, (job.warm, goal), progress)
+        meter = Meter(_pids(system), watched)
+        sample = await meter.measure(_started(system, progress, job.warm), progress, goal)
     await _require_states(job)
     return sample
 
@@ -45,7 +46,12 @@ async def whole_way(job: Job, watched: Watched, folder: Path) -> Sample:
         )
 
     async with _workers(topics, folder, 1) as system:
-        sample = await _measured(system, watched, (job.warm, job.total), progress)
+        meter = Meter(_pids(system), watched)
+
+        async def decoded() -> int:
+            return await topics.ends("cases")
+
+        sample = await meter.measure(_started(system, decoded, job.warm), progress, job.total)
     await _require_states(job)
     return sample
 
@@ -90,18 +96,14 @@ async def _workers(topics: Topics, folder: Path, count: int) -> AsyncIterator[Sy
         system.stop()
 
 
-async def _measured(
-    system: System, watched: Watched, bounds: tuple[int, int], progress: Progress
-) -> Sample:
-    """Measure from when all workers are ready and as much as `bounds` begin with is done."""
-    warm, goal = bounds
+def _pids(system: System) -> Sequence[int]:
+    return [process.pid for process in system.processes.values()]
 
-    async def start() -> int:
-        await system.ready(system.processes)
-        return await reached(progress, warm)
 
-    pids = [process.pid for process in system.processes.values()]
-    return await Meter(pids, watched).measure(start(), progress, goal)
+async def _started(system: System, progress: Progress, warm: int) -> int:
+    """Return what is done when all workers are ready and as much as `warm` is done."""
+    await system.ready(system.processes)
+    return await reached(progress, warm)
 
 
 async def _require_states(job: Job) -> None:
