@@ -20,7 +20,7 @@ _MOST_SECONDS: Final = 120
 _SPY_SECONDS: Final = 3
 _SPY_RATE: Final = 200
 #: Where a thread waits, which py-spy takes for work on a busy machine.
-_WAITING: Final = "EpollSelector.select"
+_WAITING: Final = ("EpollSelector.select ", "_worker (concurrent/futures/")
 
 Progress: TypeAlias = Callable[[], Awaitable[int]]
 """How many events have been worked off."""
@@ -59,8 +59,9 @@ class Spy:
         await process.wait()
         for line in output.read_text(encoding="utf-8").splitlines():
             stack, _, count = line.rpartition(" ")
-            if _WAITING not in stack:
-                self.samples[stack.rpartition(";")[2]] += int(count)
+            top = stack.rpartition(";")[2]
+            if not top.startswith(_WAITING):
+                self.samples[top] += int(count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
@@ -16,6 +16,18 @@ from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
 FETCH_WAIT_MS = 50
+#: How long to wait for records, if nothing comes; and while an agent's full queue holds some back.
+IDLE_SECONDS = 1.0
+HELD_BACK_SECONDS = 0.01
+
+
+def patience(held_back: Collection[TP]) -> float:
+    """Return for how many seconds to wait for records of the partitions that are not held back.
+
+    The wait does not end when a queue has room again, although records of its partition are there:
+    the whole worker would stand still for the rest of it.
+    """
+    return HELD_BACK_SECONDS if held_back else IDLE_SECONDS
 
 
 def require_crashing(agents: Iterable[Any]) -> None:
@@ -162,7 +174,8 @@ class BatchConsumer(driver.Consumer):
         """Run the fetcher's loop, without Faust's lists of gaps and of single offsets."""
         try:
             while not (self.should_stop or fetcher.should_stop):
-                fetched, active = await self._wait_next_records(timeout=1.0)
+                wait = patience(self._buffered_partitions)
+                fetched, active = await self._wait_next_records(timeout=wait)
                 for (topic, partition), records in (fetched or {}).items():
                     await self._deliver(TP(topic, partition), records, active)
                 await self.sleep(0)

@@ -20,7 +20,13 @@ from casewire.topics import admin
 from schemas.settings import KafkaSettings
 from streams.app import create_streams_app
 from streams.batches.batch import Batch, BatchSchema
-from streams.batches.consumer import BatchConsumer, BatchConsumerThread
+from streams.batches.consumer import (
+    FETCH_WAIT_MS,
+    IDLE_SECONDS,
+    BatchConsumer,
+    BatchConsumerThread,
+    patience,
+)
 from streams.batches.producer import BatchProducer
 from streams.batches.table import BatchTable
 from streams.batches.transport import use_batches
@@ -81,6 +87,11 @@ def test_what_is_overridden_is_still_called_so(ours: type, names: str) -> None:
     for name in names.split():
         assert name in vars(ours)
         assert any(name in vars(base) for base in ours.__mro__[1:]), name
+
+
+def test_what_a_full_queue_holds_back_is_asked_for_again_before_the_queue_is_empty() -> None:
+    assert patience(()) == IDLE_SECONDS
+    assert patience({TP("cases", 0)}) < FETCH_WAIT_MS / 1000
 
 
 def test_the_consumer_takes_the_wait_of_a_fetch() -> None:
