@@ -16,9 +16,10 @@ from rich.console import Console
 from casewire.config import Config
 from casewire.forwarder import Report, forward_all, shown_progress
 from casewire.progress import await_caught_up
+from casewire.reading import read_topic
 from casewire.simulation.delivery import deliver
 from casewire.simulation.history import Plan, make_history
-from casewire.sums import Sums, count_sums, read_topic
+from casewire.sums import Sums, count_sums
 from casewire.supervisor import Say
 from casewire.truth import Truth, compare
 from schemas.errors import ConfigError

@@ -11,9 +11,9 @@ from schemas.settings import KafkaSettings
 
 #: What `casewire streams` and a sink read, each after all of what the one before makes of it.
 _STAGES: Final = (
-    ("captured",), ("cases", "case-changes", "forms", "users", "locations"),
+    ("captured", "replays"), ("cases", "case-changes", "forms", "users", "locations"),
 )  # fmt: skip
-_SINK_SOURCES: Final = ("case-state",)
+_SINK_SOURCES: Final = ("case-state", "replays")
 _POLL_SECONDS: Final = 0.5
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]

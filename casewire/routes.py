@@ -12,28 +12,17 @@ from casewire.cli import Launch
 from casewire.config import Config
 from casewire.guess import guessed
 from casewire.target import FILE
-from schemas.envelope import Address, EventIds, Headers, captured_headers
+from schemas.envelope import Address, EventIds, captured_headers
 from schemas.errors import ConfigError, InvalidEventError
 from schemas.values import Json
 from sinks.base import Message, Source, parsed
 from sinks.match import refusal
 from sinks.settings import SinkTable
 from streams.decode import Decoded, decode
+from streams.records import Stored
 from streams.state import case_judge, form_judge
 
 _STATES: Final[Mapping[str, Source]] = {"cases": "case-state", "forms": "form-state"}
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A record as it would lie on a topic."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    partition: int = 0
-    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +97,7 @@ def _messages(body: bytes, domain: str) -> Mapping[Source, Message]:
         raise ConfigError(
             f"this is for the topic {decoded.topic}, which no sink reads; give a case or a form"
         )
-    event = Taken(decoded.topic, decoded.out.key, decoded.out.value, decoded.out.headers)
+    event = Stored(decoded.topic, decoded.out.key, decoded.out.value, decoded.out.headers)
     if decoded.topic == "cases":
         judged = case_judge(writer="", window_microseconds=0)(event, None)
     else:
@@ -133,7 +122,7 @@ def _decoded(body: bytes, domain: str) -> Decoded:
         event_id, event_time, address, [(name, value.encode()) for name, value in sent]
     )
     try:
-        return decode(Taken("captured", event_id.encode(), body, headers))
+        return decode(Stored("captured", event_id.encode(), body, headers))
     except InvalidEventError as error:
         raise ConfigError(f"this would be a dead letter, {error.cause}: {error}") from error
 
@@ -147,7 +136,7 @@ def _domain_of(body: bytes) -> str:
     return domain if isinstance(domain, str) and domain else "demo"
 
 
-def _message(source: Source, event: Taken, value: bytes) -> Message:
+def _message(source: Source, event: Stored, value: bytes) -> Message:
     plain, typed = parsed(value, source)
     return Message(
         source=source,

@@ -7,17 +7,15 @@ topics are all that is asked. What retention has deleted is not counted.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from casewire.topics import partition_numbers
+from casewire.reading import read_topic
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery, EventDelivery
 from schemas.settings import KafkaSettings
-from streams.records import Record, captured_id, header
+from streams.records import captured_id, header
 
 TYPED_TOPICS: Final = (
     "cases", "forms", "form-stubs", "app-changes", "users", "locations", "custom",
@@ -39,7 +37,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Numbers of distinct events. `lost`: captured, but neither typed nor a dead letter."""
+    """Numbers of distinct events. `lost`: captured, but neither typed nor a dead letter.
+
+    One that was a dead letter and came through when it was replayed is not dead.
+    """
 
     captured: int
     typed: Mapping[str, int]
@@ -51,29 +52,6 @@ class Sums:
     def match(self) -> bool:
         """Whether everything captured is accounted for."""
         return not self.lost and not any(judged.unjudged for judged in self.judged.values())
-
-
-async def read_topic(kafka: KafkaSettings, topic: str) -> AsyncIterator[Record]:
-    """Yield the records of a topic from its beginning to where it ends now."""
-    places = [
-        TopicPartition(*each) for each in await partition_numbers(kafka, [kafka.topic(topic)])
-    ]
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    await consumer.start()
-    try:
-        consumer.assign(places)
-        ends = await consumer.end_offsets(places)
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            for tp, records in (await consumer.getmany(timeout_ms=200)).items():
-                for record in records:
-                    if record.offset < ends[tp]:
-                        yield record
-    finally:
-        await consumer.stop()
 
 
 async def count_sums(kafka: KafkaSettings) -> Sums:
@@ -89,7 +67,7 @@ async def count_sums(kafka: KafkaSettings) -> Sums:
     return Sums(
         captured=len(captured),
         typed={topic: count for topic, count in typed.items() if count},
-        dead=Counter(causes.values()),
+        dead=Counter(cause for event, cause in causes.items() if event not in accounted),
         lost=sorted(captured - accounted - causes.keys()),
         judged={topic: await _judged(kafka, topic) for topic in JUDGED_TOPICS},
     )

@@ -129,7 +129,7 @@ MESSAGES: Final[Mapping[str, Message]] = {
 
 
 #: What Casewire keeps for itself, in a form that may change at any time.
-INTERNAL: Final[Sequence[str]] = ("case-folds",)
+INTERNAL: Final[Sequence[str]] = ("case-folds", "replays", "dead-letter-state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +195,16 @@ HEADERS: Final[Sequence[Header]] = (
     ),
     Header(
         "casewire-origin",
-        "Where the event comes from: `live` is HQ's own forwarding",
+        "Where the event comes from: `live` is HQ's own forwarding, `replay` an operator who has "
+        "it processed again",
         _REQUEST,
         _FROM_REQUEST,
+    ),
+    Header(
+        "casewire-attempts",
+        "Which attempt this is at an event that was a dead letter, and is replayed",
+        (),
+        ["events"],
     ),
     Header("casewire-captured-id", "`ce_id` of the captured event", _DERIVED, ["deliveries"]),
     Header(

@@ -193,6 +193,8 @@ _REPLACED: Final = frozenset(
         "content-encoding",  # what is derived is not compressed any more
         "casewire-captured-id",
         "casewire-schema",
+        "casewire-target",  # a replay is one of the record itself, not of what is derived from it
+        "casewire-attempts",
     }
 )
 

@@ -35,7 +35,8 @@ class Message:
 
     `value` is its JSON object and `event` the same with types; those of a null are what is left of
     a state long after its case was gone. `version` is that of a state, 0 for an event, which may
-    have none. `timestamp` is when the broker appended it, in milliseconds since 1970.
+    have none. `timestamp` is when the broker appended it, in milliseconds since 1970. One that is
+    `replayed` comes by the topic `replays`: partition, offset and timestamp are those it has there.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class Message:
     value: Mapping[str, Json]
     event: Event
     version: int
+    replayed: bool = False
 
     @property
     def kind(self) -> Literal["case", "form"]:

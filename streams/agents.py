@@ -24,7 +24,8 @@ from streams.delivery import Delivered, Delivery
 from streams.flood import Failed, FloodError, Gate, alert, captured_kind
 from streams.gathering import Gathering
 from streams.ledger import Ledger
-from streams.records import Out, Record
+from streams.records import Out, Record, captured_id
+from streams.replays import aimed_at, earliest_ms, is_replay, typed_again
 from streams.state import STAGE, CaseJudge, Judge, Judged
 
 Agent: TypeAlias = Callable[[faust.StreamT[bytes]], Coroutine[Any, Any, None]]
@@ -48,7 +49,8 @@ class Wiring:
         claim = claim_of(record)
         if claim is None:
             return decode(record)
-        body = await Bodies(self.kafka).fetch(record, claim, record.timestamp)
+        appended_ms = earliest_ms(record) if is_replay(record) else record.timestamp
+        body = await Bodies(self.kafka).fetch(captured_id(record), claim, appended_ms)
         return decode(record, body)
 
     def gate(self, stage: str, kind_of: Callable[[Record], str] | None = None) -> Gate:
@@ -94,16 +96,36 @@ def decoder(wiring: Wiring) -> Agent:
 
     async def decode_captured(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
-            await _decode(wiring, gate, batch)
+            metrics.BATCH_RECORDS.labels("captured").observe(len(batch.records))
+            await _decode(wiring, gate, batch, batch.records)
             await batch.done(wiring.ahead)
 
     return decode_captured
 
 
-async def _decode(wiring: Wiring, gate: Gate, batch: Batch) -> None:
+def replayer(wiring: Wiring) -> Agent:
+    """Return the agent that has the stages of streams process again what is on `replays`.
+
+    A typed event goes to its own topic once more: only the agent that reads it there may judge it.
+    """
+    gate = wiring.gate("decode", captured_kind)
+
+    async def process_again(stream: faust.StreamT[bytes]) -> None:
+        async for batch in stream.noack():  # type: ignore[attr-defined]
+            await _decode(wiring, gate, batch, aimed_at("decode", batch.records))
+            typed, failed = typed_again(aimed_at(STAGE, batch.records))
+            for topic, out in typed.items():
+                await batch.send(wiring.kafka.topic(topic), out)
+            await wiring.bury(batch, STAGE, failed)
+            await batch.done(wiring.ahead)
+
+    return process_again
+
+
+async def _decode(wiring: Wiring, gate: Gate, batch: Batch, records: Sequence[Record]) -> None:
     typed: dict[str, list[Out]] = {}
     failed: list[tuple[Record, Rejection]] = []
-    for record in batch.records:
+    for record in records:
         try:
             decoded = await wiring.decoded(record)
         except KafkaError:
@@ -114,8 +136,7 @@ async def _decode(wiring: Wiring, gate: Gate, batch: Batch) -> None:
             typed.setdefault(decoded.topic, []).append(decoded.out)
             if decoded.changes:
                 typed.setdefault(CASE_CHANGES.topic, []).extend(decoded.changes)
-    await wiring.stop_flood(batch, gate, batch.records, failed)
-    metrics.BATCH_RECORDS.labels("captured").observe(len(batch.records))
+    await wiring.stop_flood(batch, gate, records, failed)
     for topic, out in typed.items():
         metrics.DECODED.labels(topic).inc(len(out))
         await batch.send(wiring.kafka.topic(topic), out)
@@ -237,24 +258,48 @@ def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent
     async def write_to_sink(stream: faust.StreamT[bytes]) -> None:
         batches = aiter(stream.noack())  # type: ignore[attr-defined]
         async for group in gathering.groups(batches):
-            delivered = await delivery.deliver([each for batch in group for each in batch.records])
+            ours = [_for_sink(delivery.stage, batch) for batch in group]
+            delivered = await delivery.deliver([each for records in ours for each in records])
             start = 0
-            for batch in group:
-                await _told(wiring, gate, batch, delivered.part(start, len(batch.records)))
-                start += len(batch.records)
+            for batch, records in zip(group, ours, strict=True):
+                part = delivered.part(start, len(records))
+                if records:
+                    await _told(wiring, gate, (batch, records), part)
+                _count(delivery.name, batch, part.ends)
+                start += len(records)
             for batch in group:
                 await batch.done()
 
     return write_to_sink
 
 
-async def _told(wiring: Wiring, gate: Gate, batch: Batch, delivered: Delivered) -> None:
-    """Send what became of a batch. What the sink did not want says nothing of a flood."""
+def _for_sink(stage: str, batch: Batch) -> Sequence[Any]:
+    """Return the records of a batch that are for a sink: of `replays` only those aimed at it."""
+    return aimed_at(stage, batch.records) if is_replay(batch.records[0]) else batch.records
+
+
+def _count(sink: str, batch: Batch, ends: Sequence[str]) -> None:
+    """Count the offsets of a batch, those that were compacted away among them, and their ends."""
+    place = (sink, batch.topic, str(batch.partition))
+    offsets = batch.records[-1].offset + 1 - batch.records[0].offset
+    metrics.PASSED.labels(*place).inc(offsets)
+    counts = Counter(ends)
+    counts["for others"] = len(batch.records) - len(ends)
+    counts["compacted away"] = offsets - len(batch.records)
+    for outcome, count in counts.items():
+        metrics.DELIVERED.labels(*place, outcome).inc(count)
+
+
+async def _told(
+    wiring: Wiring, gate: Gate, read: tuple[Batch, Sequence[Record]], delivered: Delivered
+) -> None:
+    """Send what became of a batch's records. What the sink did not want tells of no flood."""
+    batch, records = read
     ledger = Ledger(gate.stage, written="written")
-    for record, end in zip(batch.records, delivered.ends, strict=True):
+    for record, end in zip(records, delivered.ends, strict=True):
         ledger.add(record, end)
-    failed = [(batch.records[place], why) for place, why in delivered.rejected.items()]
-    wanted = [batch.records[place] for place in delivered.wanted()]
+    failed = [(records[place], why) for place, why in delivered.rejected.items()]
+    wanted = [records[place] for place in delivered.wanted()]
     await wiring.stop_flood(batch, gate, wanted, failed)
     await wiring.bury(batch, gate.stage, failed)
     await batch.send(wiring.kafka.topic("deliveries"), ledger.records())

@@ -19,7 +19,7 @@ from mode import CrashingSupervisor
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
 from sinks.settings import SinkTable
-from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper
+from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper, replayer
 from streams.batches.assignor import WholeAssignor
 from streams.batches.batch import BatchSchema
 from streams.batches.table import BatchTable
@@ -28,6 +28,7 @@ from streams.decode import CASE_CHANGES
 from streams.delivery import Delivery
 from streams.disk import WorkerDisk
 from streams.gathering import Gathering
+from streams.replays import REPLAYS
 from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
@@ -92,6 +93,7 @@ def create_streams_app(
         await sweeper.run(partial(recovered, app))
 
     add_agent(app, kafka, ("captured",), decoder(wiring))
+    add_agent(app, kafka, (REPLAYS,), replayer(wiring))
     add_agent(app, kafka, ("cases", CASE_CHANGES.topic), case_keeper(wiring, cases))
     for topic, kind, judge in (
         ("forms", "form", form_judge(writer=writer)),
@@ -115,7 +117,7 @@ def create_sink_app(
     app = base_app(group, kafka, settings, data_dir, stream_wait_empty=False)
     use_batches(app, excused=lambda: delivery.waiting or gathering.waiting)
     wiring = Wiring(kafka, 0, settings.dead_letter_limit)
-    add_agent(app, kafka, sink.sources, deliverer(wiring, delivery, gathering))
+    add_agent(app, kafka, (*sink.sources, REPLAYS), deliverer(wiring, delivery, gathering))
     return app
 
 

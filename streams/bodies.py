@@ -9,7 +9,7 @@ from schemas.claim import PIECE, Claim
 from schemas.errors import InvalidEventError
 from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
-from streams.records import Record, header
+from streams.records import header
 
 #: Pieces are durable before the record that claims them is sent; the ingress gives up after less.
 EARLIEST_PIECE_MS: Final = 10 * 60 * 1000
@@ -23,12 +23,12 @@ class Bodies:
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
 
-    async def fetch(self, record: Record, claim: Claim, timestamp_ms: int) -> bytes:
-        """Return the body that a captured record claims; `timestamp_ms` is the record's.
+    async def fetch(self, captured_id: str, claim: Claim, timestamp_ms: int) -> bytes:
+        """Return the body that a captured event claims; `timestamp_ms` is its record's, or less.
 
         Raises InvalidEventError if its pieces are not all there, or not what was captured.
         """
-        key = record.key or b""
+        key = captured_id.encode()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._kafka.bootstrap_servers,
             enable_auto_commit=False,

@@ -8,6 +8,7 @@ from schemas.envelope import derived_headers
 from schemas.errors import InvalidEventError, Rejection
 from schemas.topics import MEBIBYTE
 from streams.records import Out, Record, captured_id, header
+from streams.replays import attempts_of
 
 EVENT_TYPE: Final = "casewire.dead-letter"
 SCHEMA: Final = "dead-letter/1"
@@ -35,20 +36,26 @@ def dead_letter(record: Record, stage: str, rejection: Rejection, *, failed_at: 
         retryable=rejection.cause == "unexpected",
         explanation=rejection.explanation,
         path=rejection.path[:LONGEST_PATH],
-        attempts=1,
+        attempts=attempts_of(record),
         failed_at=failed_at,
         target_error=rejection.target_error[:LONGEST_TARGET_ERROR],
         original=_original(record),
     )
     headers = derived_headers(
         record.headers,
-        event_id=f"{source}/{stage}/0",
+        event_id=f"{source}/{stage}/{_ordinal(record)}",
         captured_id=source,
         event_type=EVENT_TYPE,
         subject=header(record.headers, "ce_subject") or source,
         schema=SCHEMA,
     )
     return Out(source.encode(), letter.to_json(), headers)
+
+
+def _ordinal(record: Record) -> str:
+    """Return which of its captured event's records this is, as its own id says."""
+    ordinal = (header(record.headers, "ce_id") or "").rpartition("/")[2]
+    return ordinal if ordinal.isdecimal() else "0"
 
 
 def _original(record: Record) -> Original:

@@ -14,6 +14,7 @@ from sinks.match import Choice
 from streams import metrics
 from streams.fence import version_of
 from streams.records import Record, captured_id
+from streams.replays import is_replay, topic_of
 from streams.tombstones import Gone
 
 FIRST_WAIT_SECONDS: Final = 0.5
@@ -95,7 +96,7 @@ class Delivery:
         delivered = Delivered([""] * len(records))
         messages: dict[int, Message] = {}
         for place, record in enumerate(records):
-            message = _message(record)
+            message = message_of(record)
             if isinstance(message, Rejection):
                 self._end(delivered, place, message)
             else:
@@ -140,7 +141,6 @@ class Delivery:
                     newest[message.source, message.key] = place
         for place, end in left_out.items():
             delivered.ends[place] = end
-            metrics.DELIVERED.labels(self.name, end).inc()
         return [place for place in messages if place not in left_out]
 
     async def _write(
@@ -171,7 +171,6 @@ class Delivery:
         if isinstance(result, Rejection):
             delivered.rejected[place] = result
         delivered.ends[place] = end
-        metrics.DELIVERED.labels(self.name, end).inc()
 
     async def _wait(self, seconds: float, error: TransientError) -> None:
         self._set_waiting(waiting=True)
@@ -190,8 +189,11 @@ class Delivery:
         metrics.WRITING.labels(self.name).set(waiting)
 
 
-def _message(record: SinkRecord) -> Message | Rejection:
-    source = _source(record.topic)
+def message_of(record: SinkRecord) -> Message | Rejection:
+    """Return a record as a sink takes it, or why it is nothing for one."""
+    source = _source(record)
+    if source is None:
+        return Rejection("invalid_field", "this is nothing that a sink takes")
     version = version_of(record.headers)
     try:
         if not version and source in ("case-state", "form-state"):
@@ -203,6 +205,7 @@ def _message(record: SinkRecord) -> Message | Rejection:
         return Rejection("invalid_field", f"this is nothing that belongs on {source}")
     return Message(
         source=source,
+        replayed=is_replay(record),
         partition=record.partition,
         offset=record.offset,
         timestamp=record.timestamp,
@@ -214,8 +217,9 @@ def _message(record: SinkRecord) -> Message | Rejection:
     )
 
 
-def _source(topic: str) -> Source:
-    return next(source for source in EVENTS if topic.endswith(source))
+def _source(record: Record) -> Source | None:
+    topic = topic_of(record) if is_replay(record) else record.topic
+    return next((source for source in EVENTS if topic.endswith(source)), None)
 
 
 def _forgotten(record: Record, key: str) -> bytes:

@@ -3,6 +3,7 @@
 A bad deploy would empty a topic into the dead letters; stopped, with nothing acknowledged, it goes
 on where it was when the deploy is mended. Bad data must not stop it, so:
 
+- What was a dead letter before and is replayed says nothing when it fails again.
 - Project spaces are counted, not events: each by its latest events of the kind. One that sends
   nothing but nonsense is one, however much it sends, and the others that pass speak against it.
 - What fails with `unexpected` is a fault of ours, whoever sent it. What is refused with any other
@@ -19,6 +20,7 @@ from schemas.alert import Alert
 from schemas.envelope import Headers
 from schemas.errors import Cause, Rejection, WorkerError
 from streams.records import Out, Record, captured_id, header
+from streams.replays import attempts_of
 
 #: A project space's latest events of a kind that count.
 WINDOW: Final = 100
@@ -76,7 +78,10 @@ class Gate:
     def look(self, records: Sequence[Record], failed: Failed) -> Flood | None:
         """Note how a batch's records ended; return what must stop the worker, None if nothing."""
         causes = {record.offset: rejection.cause for record, rejection in failed}
+        known = {record.offset for record, _ in failed if attempts_of(record) > 1}
         for record in records:
+            if record.offset in known:
+                continue
             ends = self._ends[self._kind_of(record)]
             ends[domain_of(record)].append(causes.get(record.offset))
         for kind in dict.fromkeys(self._kind_of(record) for record, _ in failed):

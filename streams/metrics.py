@@ -28,7 +28,14 @@ INDEXED: Final = Counter(
     "casewire_indexed_events_total", "Events of cases that past moments can be told from."
 )
 DELIVERED: Final = Counter(
-    "casewire_sink_events_total", "States by how they ended at a sink.", ["sink", "outcome"]
+    "casewire_sink_events_total",
+    "What a sink has passed of a partition, by how it ended: the sum is that of the offsets.",
+    ["sink", "topic", "partition", "outcome"],
+)
+PASSED: Final = Counter(
+    "casewire_sink_offsets_total",
+    "Offsets of a partition that a sink has passed.",
+    ["sink", "topic", "partition"],
 )
 RETRIES: Final = Counter(
     "casewire_sink_retries_total", "Writes tried again after a transient failure.", ["sink"]

@@ -1,6 +1,7 @@
 """Records as they are read, and what all stages make of their headers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -23,6 +24,18 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record with all that it has on a topic, from wherever it was kept."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int = 0
+    offset: int = 0
 
 
 class Out(NamedTuple):

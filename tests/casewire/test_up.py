@@ -14,8 +14,9 @@ from casewire.cli import Launch, run
 from casewire.config import load_config
 from casewire.demo import Story, command_line, require_open, run_demo, told, where_to_look
 from casewire.health import running
+from casewire.reading import read_topic
 from casewire.simulation.history import Plan
-from casewire.sums import Judged, Sums, read_topic
+from casewire.sums import Judged, Sums
 from casewire.up import plan, surroundings, welcome
 from schemas.errors import ConfigError
 from sinks.sql_settings import SqlSettings

@@ -14,7 +14,8 @@ import anyio
 
 from casewire.health import running
 from casewire.progress import await_caught_up
-from casewire.sums import Sums, count_sums, read_topic
+from casewire.reading import read_topic
+from casewire.sums import Sums, count_sums
 from schemas.settings import KafkaSettings
 from streams.records import Record
 from tests.servers import free_port

@@ -8,7 +8,8 @@ import aiohttp
 import orjson
 import pytest
 
-from casewire.sums import TYPED_TOPICS, read_topic
+from casewire.reading import read_topic
+from casewire.sums import TYPED_TOPICS
 from schemas.dead_letter import DeadLetter
 from schemas.topics import MEBIBYTE
 from streams.records import Record, captured_id, header

@@ -24,6 +24,7 @@ from streams.decode import decode
 from streams.flood import LEAST, Gate, alert, captured_kind
 from streams.ledger import Ledger
 from streams.records import Out
+from streams.replays import again, typed_again
 from streams.state import (
     STAGE,
     Judge,
@@ -114,6 +115,11 @@ def _cases(ingress: Ingress) -> Iterator[Sample]:
     yield _sample("captured", "A case, forwarded as JSON", captured)
     snapshot = _decoded(captured)
     yield _sample("case-snapshot", "From JSON", snapshot)
+    once_more = again(snapshot, snapshot.key or b"", "state", attempts=2)
+    [(_, (replayed,))] = typed_again([Made(once_more.value, once_more.key, once_more.headers)])[
+        0
+    ].items()
+    yield _sample("case-snapshot", "One that was a dead letter, replayed", replayed)
     xml = Sent(
         (HQ / "case_xml_v2_full.xml").read_bytes(),
         "text/xml",
