@@ -56,6 +56,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "send": Entry("casewire.send:send", "Post files as CommCare HQ would."),
     "tail": Entry("casewire.tail:tail", "Print events as they come."),
     "case": Entry("casewire.case_command:case", "Tell a case's state, now or then, or its story."),
+    "dead-letters": Entry(
+        "casewire.dead_letters_command:dead_letters", "List, show, replay, discard what failed."
+    ),
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
     "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
     "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),

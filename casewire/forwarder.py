@@ -194,8 +194,8 @@ def _said(error: Exception) -> str:
 @contextlib.contextmanager
 def shown_progress(
     total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[Result], None]]:
-    """Show how many requests are done: a bar on a terminal, else a line a minute.
+) -> Iterator[Callable[[object], None]]:
+    """Show how many are done, one more at each call: a bar on a terminal, else a line a minute.
 
     `stream` is stderr if not given; `clock` returns seconds.
     """
@@ -209,7 +209,7 @@ def shown_progress(
     done = 0
     said_at = clock()
 
-    def count(_: Result) -> None:
+    def count(_: object) -> None:
         nonlocal done, said_at
         done += 1
         now = clock()

@@ -11,6 +11,7 @@ from casewire.tables import (
     FromEnvironment,
     key_name,
     keys_of,
+    nearest,
     read_named,
     read_secret,
 )
@@ -55,6 +56,13 @@ def sink_problems(
                 place = key_name(("sinks", name, "exclude"))
                 known = ", ".join(exclusions) or "none yet"
                 yield f"{place}: there is no [exclusions.{excluded}]; add it (there are: {known})"
+
+
+def no_such_sink(sinks: Mapping[str, SinkTable], name: str) -> str:
+    """Return what to tell who named a sink that is none."""
+    if not sinks:
+        return f"there is no sink {name!r}; add a table [sinks.{name}]"
+    return f"there is no sink {name!r}; did you mean {nearest(name, list(sinks))}?"
 
 
 def _type(name: str, raw: Mapping[str, object], errors: list[str]) -> type[SinkTable] | None:

@@ -11,8 +11,8 @@ from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.health import Health, first_free, serving_health
 from casewire.logs import set_up_logs
+from casewire.sink_config import no_such_sink
 from casewire.state_api import serving_states, told_address
-from casewire.tables import nearest
 from casewire.topics import check_topics
 from schemas.errors import ConfigError, UnavailableError
 from sinks.match import Choice
@@ -37,7 +37,7 @@ def sink(launch: Launch, name: str) -> None:
     """Write latest states to the sink NAME of the configuration, until stopped."""
     config = launch.config()
     if name not in config.sinks:
-        raise ConfigError(_no_such_sink(config, name))
+        raise ConfigError(no_such_sink(config.sinks, name))
     _prepare(config)
     uvloop.run(_run_sink(config, name))
 
@@ -45,12 +45,6 @@ def sink(launch: Launch, name: str) -> None:
 def _prepare(config: Config) -> None:
     set_up_logs()
     open_data_dir(config.data_dir)
-
-
-def _no_such_sink(config: Config, name: str) -> str:
-    if not config.sinks:
-        return f"there is no sink {name!r}; add a table [sinks.{name}]"
-    return f"there is no sink {name!r}; did you mean {nearest(name, list(config.sinks))}?"
 
 
 async def _run_streams(config: Config) -> None:

@@ -1,10 +1,12 @@
 """Dead letters: what could not be processed, with all that is needed to repair and replay it."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from schemas.errors import Cause
-from schemas.values import Value
+from schemas.values import Json, Value
+
+Closed: TypeAlias = Literal["replayed", "discarded"]
 
 
 class Original(TypedDict):
@@ -42,3 +44,25 @@ class DeadLetter(Value, frozen=True, kw_only=True):
     failed_at: str
     target_error: str
     original: Original
+
+
+class Repair(TypedDict):
+    """What a letter was replayed with: a JSON Patch (RFC 6902), or a whole body in base64."""
+
+    patch: Sequence[Json] | None
+    body: str | None
+
+
+class DeadLetterState(Value, frozen=True, kw_only=True):
+    """What was decided on a dead letter, on `casewire.dead-letter-state` by the letter's id.
+
+    It is about the letter at `offset` and those before it: one that came later, when the replay
+    failed again, is open. `by` is who ran the command, and on which machine.
+    """
+
+    status: Closed
+    offset: int
+    by: str
+    at: str
+    reason: str
+    repair: Repair | None

@@ -50,7 +50,7 @@ TOPICS: Final[Mapping[str, Topic]] = {
         Topic("case-folds", "domain/case id", None, LARGE_RECORD),
         Topic("replays", "domain/id", 7, LARGE_RECORD),
         Topic("dead-letters", "captured event id", 90, LARGE_RECORD),
-        Topic("dead-letter-state", "dead letter id", None),
+        Topic("dead-letter-state", "dead letter id", None, LARGE_RECORD),
         Topic("alert-state", "alert group", None),
         Topic("alerts", "alert group", 90),
         Topic("deliveries", "sink/partition or domain/id", 30),
