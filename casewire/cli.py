@@ -59,6 +59,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "dead-letters": Entry(
         "casewire.dead_letters_command:dead_letters", "List, show, replay, discard what failed."
     ),
+    "replay": Entry(
+        "casewire.replay_command:replay", "Have events processed again, or sent to a sink again."
+    ),
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
     "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
     "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),

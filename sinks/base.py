@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import orjson
 
@@ -97,3 +97,14 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Give everything back. Never raises; may be called at any time, and twice."""
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A sink whose target can be asked which versions it holds."""
+
+    async def versions(self, messages: Sequence[Message]) -> Sequence[int | None]:
+        """Return the version that the target holds of what each message is about, None if none.
+
+        Changes nothing. May be called after `open`, and raises as it does.
+        """

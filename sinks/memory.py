@@ -28,6 +28,10 @@ class MemorySink:
             outcomes.update(zip(places, decision.outcomes, strict=True))
         return [outcomes[place] for place in range(len(rows))]
 
+    async def versions(self, messages: Sequence[Message]) -> Sequence[int | None]:
+        held = [self.cases.get((message.domain, message.subject)) for message in messages]
+        return [None if each is None else each.version for each in held]
+
     async def close(self) -> None:
         pass
 

@@ -24,7 +24,7 @@ from schemas.errors import (
 from sinks.base import Message, Outcome
 from sinks.catalog import Catalog, missing
 from sinks.guard import OnDelete, by_domain
-from sinks.postgres_tables import Connection, applied, grown
+from sinks.postgres_tables import Connection, applied, grown, held_versions
 from sinks.rows import Row, cases, prepared
 
 Fault: TypeAlias = Literal["transient", "target", "row"]
@@ -87,6 +87,16 @@ class PostgresSink:
         if rejections:
             raise RejectedRowsError(rejections)
         return [outcomes[place] for place in range(len(rows))]
+
+    async def versions(self, messages: Sequence[Message]) -> Sequence[int | None]:
+        found: dict[str, int] = {}
+        with _translated_errors(rows_to_blame=False):
+            connection = await self._connected()
+            for domain in {message.domain for message in messages}:
+                ids = [message.subject for message in messages if message.domain == domain]
+                held = await held_versions(connection, domain, ids)
+                found |= {f"{domain}/{case_id}": version for case_id, version in held.items()}
+        return [found.get(message.key) for message in messages]
 
     async def close(self) -> None:
         if self._connection is not None:

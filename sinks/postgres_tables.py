@@ -58,6 +58,21 @@ async def _begin(connection: Connection) -> None:
     )
 
 
+async def held_versions(
+    connection: Connection, domain: str, case_ids: Sequence[str]
+) -> Mapping[str, int]:
+    """Return the versions that a domain's cases are held in; nothing of those that are new."""
+    guards = _table(domain, GUARD_TABLE)
+    made = await connection.execute("SELECT to_regclass($1) IS NOT NULL", [guards])
+    if await made.fetchone() == (False,):
+        return {}
+    found = await connection.execute(
+        f"SELECT case_id, version FROM {guards} WHERE domain = $1 AND case_id = ANY($2::text[])",  # noqa: S608
+        [domain, list(case_ids)],
+    )
+    return {case_id: version for case_id, version in await found.fetchall() if version >= 0}
+
+
 async def grown(connection: Connection, rows: Sequence[Row]) -> Catalog:
     """Add what the rows need of schema, tables and columns; return what there is then."""
     domain = rows[0].domain

@@ -71,10 +71,20 @@ class SqliteSink:
         self._connections: dict[str, sqlite3.Connection] = {}
 
     async def open(self) -> None:
-        await self._in_thread(self._make_folder)
+        await self._in_thread(lambda: _make_folder(self._folder))
 
     async def write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         return await self._in_thread(lambda: self._write(messages))
+
+    async def versions(self, messages: Sequence[Message]) -> Sequence[int | None]:
+        def read(message: Message) -> int | None:
+            file = self._file(message.domain)
+            if not file.exists():
+                return None
+            with _translated_errors(file):
+                return _version(self._connection(message.domain), message)
+
+        return await self._in_thread(lambda: [read(message) for message in messages])
 
     async def close(self) -> None:
         if self._thread is not None:
@@ -86,15 +96,6 @@ class SqliteSink:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def _make_folder(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TargetError(
-                f"the folder {self._folder} cannot be made ({error.strerror}): "
-                "create it, or give Casewire's user the right to"
-            ) from error
 
     def _write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         rows = prepared(cases(messages), takes_nul=True)
@@ -136,6 +137,16 @@ def _translated_errors(file: Path) -> Iterator[None]:
         if code in _TRANSIENT:
             raise TransientError(text) from error
         raise TargetError(f"{text}: check the file, its folder and their owner") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(
+            f"the folder {folder} cannot be made ({error.strerror}): "
+            "create it, or give Casewire's user the right to"
+        ) from error
 
 
 def _connect(file: Path, busy_seconds: float) -> sqlite3.Connection:
@@ -225,6 +236,12 @@ def _held(connection: sqlite3.Connection, rows: Sequence[Row]) -> Mapping[str, H
         for case_type, version, deleted in connection.execute(query, (row.domain, row.case_id)):
             found[row.case_id] = Held(case_type, version, bool(deleted))
     return found
+
+
+def _version(connection: sqlite3.Connection, message: Message) -> int | None:
+    query = f"SELECT version FROM {GUARD_TABLE} WHERE domain = ? AND case_id = ?"  # noqa: S608
+    found = connection.execute(query, (message.domain, message.subject)).fetchone()
+    return None if found is None else int(found[0])
 
 
 def _removed(
