@@ -67,7 +67,10 @@ async def _run_sink(config: Config, name: str) -> None:
         Pace(settings.batch_rows, settings.max_per_second),
     )
     app = create_sink_app(delivery, settings, config.cluster, config.streams, config.data_dir)
-    await _serve(app, f"sink-{name}", config)
+    try:
+        await _serve(app, f"sink-{name}", config)
+    finally:
+        await delivery.close()
 
 
 async def _require_topics(config: Config) -> None:

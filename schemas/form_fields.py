@@ -13,8 +13,8 @@ RESERVED: Final = frozenset(FormState.names()) - KNOWN
 RECEIVED_ON: Final = "received-on"
 METADATA_TIMES: Final = ("timeStart", "timeEnd")
 
-_CASE: Final = "case"
-_DATE_MODIFIED: Final = "@date_modified"
+CASE: Final = "case"
+DATE_MODIFIED: Final = "@date_modified"
 
 
 def make_times_canonical(names: tuple[str, ...], value: dict[str, Json]) -> None:
@@ -28,7 +28,7 @@ def make_case_times_canonical(form: dict[str, Json]) -> None:
     """Replace `@date_modified` of every case block of version 2 inside `form`."""
     for block in case_blocks(form):
         if "@case_id" in block:
-            make_times_canonical((_DATE_MODIFIED,), block)
+            make_times_canonical((DATE_MODIFIED,), block)
 
 
 def case_blocks(form: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -51,7 +51,7 @@ def _find_case_blocks(node: Mapping[str, Json], found: list[dict[str, Json]]) ->
         for item in value if isinstance(value, list) else (value,):
             if not isinstance(item, dict):
                 continue
-            if name != _CASE:
+            if name != CASE:
                 _find_case_blocks(item, found)
             elif "@case_id" in item or "case_id" in item:
                 found.append(item)

@@ -34,9 +34,10 @@ class Message:
     """A record on its way to a sink.
 
     `value` is its JSON object and `event` the same with types; those of a null are what is left of
-    a state long after its case was gone. `version` is that of a state, 0 for an event, which may
-    have none. `timestamp` is when the broker appended it, in milliseconds since 1970. One that is
-    `replayed` comes by the topic `replays`: partition, offset and timestamp are those it has there.
+    a state long after its case was gone, and it is `forgotten`. `version` is that of a state, 0 for
+    an event, which may have none. `timestamp` is when the broker appended it, in milliseconds since
+    1970. One that is `replayed` comes by the topic `replays`: partition, offset and timestamp are
+    those it has there.
     """
 
     source: Source
@@ -49,6 +50,7 @@ class Message:
     event: Event
     version: int
     replayed: bool = False
+    forgotten: bool = False
 
     @property
     def kind(self) -> Literal["case", "form"]:
@@ -87,7 +89,7 @@ class Sink(Protocol):
         already holds a greater version (an equal one is written again); a Rejection if it will
         never be taken; a TransientError if it was not written and may be later, and then so for all
         later messages of its key. The same batch twice, or a batch cut anywhere, leaves the same
-        as once.
+        as once. Whatever it waits for has a limit of time.
 
         Raises, with nothing written or only what a repeat makes right:
         - TransientError: the same batch can succeed later;

@@ -7,14 +7,18 @@ from typing import Final
 
 from schemas.errors import ConfigError
 from sinks.base import Sink
+from sinks.http_settings import HttpSettings
 from sinks.settings import SinkTable
 from sinks.sql_settings import SqlSettings
 
-SETTINGS: Final[Mapping[str, type[SinkTable]]] = {"sql": SqlSettings}
+SETTINGS: Final[Mapping[str, type[SinkTable]]] = {
+    "sql": SqlSettings,
+    "http": HttpSettings,
+}
 
 #: The modules that make them. Imported when needed: every command reads the configuration, and a
 #: target's library is large.
-_MODULES: Final = {"sql": "sinks.sql"}
+_MODULES: Final = {"sql": "sinks.sql", "http": "sinks.http_sink"}
 
 
 def type_of(settings: SinkTable) -> str:

@@ -115,7 +115,7 @@ def create_sink_app(
     gathering = Gathering(rows=sink.batch_rows, size=sink.batch_bytes, seconds=sink.batch_seconds)
     group = kafka.group(f"sink-{delivery.name}")
     app = base_app(group, kafka, settings, data_dir, stream_wait_empty=False)
-    use_batches(app, excused=lambda: delivery.waiting or gathering.waiting)
+    use_batches(app, excused=lambda: delivery.busy or gathering.waiting)
     wiring = Wiring(kafka, 0, settings.dead_letter_limit)
     add_agent(app, kafka, (*sink.sources, REPLAYS), deliverer(wiring, delivery, gathering))
     return app

@@ -47,6 +47,11 @@ class Pace:
     rows: int
     per_second: int = 0
 
+    @property
+    def rows_at_once(self) -> int:
+        """The most of one write, if it is not to be more than a second's."""
+        return min(self.rows, self.per_second or self.rows)
+
 
 @dataclass(slots=True)
 class Delivered:
@@ -69,9 +74,10 @@ class Delivered:
 class Delivery:
     """Delivers records to one sink.
 
-    `sleep` waits between tries; `waiting` says that the target is down. While it is, one message
-    is tried, not a batch of them. TargetError and what nobody foresaw pass through: the process
-    ends, nothing is acknowledged, and the next start begins with the same records.
+    `sleep` waits between tries; `busy` says that something is being delivered, `waiting` that the
+    target is down. While it is, one message is tried, not a batch of them. TargetError and what
+    nobody foresaw pass through: the process ends, nothing is acknowledged, and the next start
+    begins with the same records.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Delivery:
         self.name = name
         self.stage = f"sink:{name}"
         self.waiting = False
+        self.busy = False
         self._sink = sink
         self._choice = choice
         self._pace = pace
@@ -93,6 +100,13 @@ class Delivery:
 
     async def deliver(self, records: Sequence[SinkRecord]) -> Delivered:
         """Write what the sink wants of the records; return when all of them are settled."""
+        self.busy = True
+        try:
+            return await self._settled(records)
+        finally:
+            self.busy = False
+
+    async def _settled(self, records: Sequence[SinkRecord]) -> Delivered:
         delivered = Delivered([""] * len(records))
         messages: dict[int, Message] = {}
         for place, record in enumerate(records):
@@ -104,7 +118,7 @@ class Delivery:
         chosen = self._chosen(messages, delivered)
         waits = backoff()
         while chosen:
-            places = chosen[: 1 if self.waiting else self._pace.rows]
+            places = chosen[: 1 if self.waiting else self._pace.rows_at_once]
             began = time.monotonic()
             results, error = await self._write([messages[place] for place in places])
             for place, result in zip(places, results, strict=True):
@@ -214,6 +228,7 @@ def message_of(record: SinkRecord) -> Message | Rejection:
         value=value,
         event=event,
         version=version,
+        forgotten=record.value is None,
     )
 
 

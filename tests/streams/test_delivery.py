@@ -199,11 +199,21 @@ async def test_what_only_the_operator_can_mend_stops_the_process() -> None:
 
 
 async def test_no_more_is_written_in_a_second_than_is_allowed() -> None:
-    waits = Waits()
-    delivery = Delivery("test", ScriptedSink(), pace=Pace(10, per_second=1), sleep=waits)
-    await delivery.deliver([state_record(name, 1) for name in "abcdefghij"])
-    assert len(waits.seconds) == 1
-    assert 5 < waits.seconds[0] <= 10
+    sink, waits = ScriptedSink(), Waits()
+    delivery = Delivery("test", sink, pace=Pace(10, per_second=2), sleep=waits)
+    await delivery.deliver([state_record(name, 1) for name in "abcde"])
+    assert sink.writes == [2, 2, 1]
+    assert len(waits.seconds) == 3
+    assert 0.5 < max(waits.seconds) <= 1
+
+
+async def test_whoever_watches_can_tell_that_a_write_goes_on() -> None:
+    seen: list[bool] = []
+    sink = ScriptedSink(lambda _: seen.append(delivery.busy))
+    delivery = Delivery("test", sink)
+    await delivery.deliver([state_record("a", 1)])
+    assert seen == [True]
+    assert not delivery.busy
 
 
 versions = st.tuples(st.sampled_from("abc"), st.integers(1, 9))
