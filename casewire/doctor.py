@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import aiohttp
 import click
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from casewire.cli import Launch
 from casewire.config import Config
@@ -22,7 +22,9 @@ from casewire.health import running
 from casewire.supervisor import ask_ready
 from casewire.topics import check_topics, partition_numbers
 from schemas.errors import CasewireError, DeliveryError
+from schemas.times import to_microseconds
 from sinks.registry import make_sink
+from streams.records import header
 
 #: Below it SQLite and the broker will soon stop.
 LEAST_FREE_BYTES: Final = 1024**3
@@ -149,6 +151,7 @@ async def _sinks(config: Config) -> Sequence[str]:
 
 
 async def _clock(config: Config) -> Sequence[str]:
+    """Compare this machine's clock with the broker's, and the ingress's on the latest events."""
     limit_ms = int((time.time() + CLOCK_SECONDS) * 1000)
     topic = config.cluster.topic("captured")
     places = [TopicPartition(*each) for each in await partition_numbers(config.cluster, [topic])]
@@ -156,15 +159,43 @@ async def _clock(config: Config) -> Sequence[str]:
     try:
         await consumer.start()
         later = await consumer.offsets_for_times(dict.fromkeys(places, limit_ms))
+        latest = await _latest(consumer, places)
     finally:
         await consumer.stop()
-    if not any(later.values()):
-        return []
-    told = (
-        f"events were captured more than {CLOCK_SECONDS} s later than it is by the clock of "
-        f"{os.uname().nodename}; set the clocks of all machines by NTP"
-    )
-    return [told]
+    remedy = "set the clocks of all machines by NTP"
+    problems = []
+    if any(later.values()):
+        problems.append(
+            f"the broker's clock is more than {CLOCK_SECONDS} s ahead of that of "
+            f"{os.uname().nodename}; {remedy}"
+        )
+    if any(_is_ahead(record) for record in latest):
+        problems.append(
+            f"an ingress's clock is more than {CLOCK_SECONDS} s ahead of the broker's; {remedy}"
+        )
+    return problems
+
+
+async def _latest(
+    consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]
+) -> Sequence[ConsumerRecord]:
+    """Return the last record of each partition that has one."""
+    begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+    filled = [place for place in places if begins[place] < ends[place]]
+    consumer.assign(filled)
+    for place in filled:
+        consumer.seek(place, ends[place] - 1)
+    return [await consumer.getone(place) for place in filled]
+
+
+def _is_ahead(record: ConsumerRecord) -> bool:
+    """Whether an event says that it came later than the broker appended it."""
+    said = header(record.headers, "ce_time")
+    try:
+        came = to_microseconds(said or "")
+    except ValueError:
+        return False
+    return came / 1000 > record.timestamp + CLOCK_SECONDS * 1000
 
 
 CHECKS: Final[dict[str, Check]] = {

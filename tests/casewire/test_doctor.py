@@ -9,6 +9,7 @@ from casewire.cli import run
 from casewire.config import load_config
 from casewire.doctor import LEAST_FREE_BYTES, disk_problems, examine, ingress_problems
 from casewire.topics import create_topics
+from schemas.times import from_microseconds
 from tests.servers import KafkaServer, free_port
 
 pytestmark = pytest.mark.anyio
@@ -57,8 +58,8 @@ async def test_topics_and_clock_are_judged_by_what_is_on_the_broker(
     assert areas == {"roles", "ingress"}
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
     await producer.start()
-    future = int((time.time() + 3600) * 1000)
-    await producer.send_and_wait(config.cluster.topic("captured"), b"x", timestamp_ms=future)
+    came = [("ce_time", from_microseconds(int((time.time() + 3600) * 1e6)).encode())]
+    await producer.send_and_wait(config.cluster.topic("captured"), b"x", headers=came)
     await producer.stop()
     (problem,) = [each for each in await examine(config) if each.area == "clock"]
     assert "NTP" in str(problem)

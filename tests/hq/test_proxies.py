@@ -140,7 +140,10 @@ def test_a_body_of_twenty_megabytes_passes_and_one_too_large_hears_so_from_casew
     assert (int(size), digest.decode()) == (len(body), hashlib.sha256(body).hexdigest())
     larger = bytes(28 * MEBIBYTE)
     [record] = Repeater(url=address(proxy)).forward([replace(PAYLOAD, body=larger)])
-    assert [attempt.status for attempt in record.attempts] == [413]
+    *earlier, last = [attempt.status for attempt in record.attempts]
+    assert last == 413
+    # Caddy may end the connection while the client still sends: HQ tries that again.
+    assert set(earlier) <= {None}
     assert "max_body_bytes" in record.receipt
 
 
