@@ -64,6 +64,8 @@ def headers_of(message: Message) -> dict[str, str]:
     `idempotency-key` is the event's id, the same whenever it is sent again.
     """
     headers = {"content-type": "application/json", "idempotency-key": _event_id(message)}
+    if origin := _first(message, "casewire-origin"):
+        headers["casewire-origin"] = origin
     name, key = _TIMES[message.kind]
     if time := message.value.get(key):
         headers[name] = time
@@ -112,10 +114,14 @@ def seconds_of(retry_after: str, now: datetime) -> float:
 
 
 def _event_id(message: Message) -> str:
-    for name, value in message.headers:
-        if name == "ce_id":
-            return value.decode("latin-1")
-    return f"{message.source}/{message.partition}/{message.offset}"
+    place = f"{message.source}/{message.partition}/{message.offset}"
+    return _first(message, "ce_id") or place
+
+
+def _first(message: Message, name: str) -> str:
+    """Return a record's first header of that name, empty if it has none."""
+    values = (value.decode("latin-1") for other, value in message.headers if other == name)
+    return next(values, "")
 
 
 def _header_text(value: Json) -> str:

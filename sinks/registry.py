@@ -8,17 +8,19 @@ from typing import Final
 from schemas.errors import ConfigError
 from sinks.base import Sink
 from sinks.http_settings import HttpSettings
+from sinks.kafka_settings import KafkaSinkSettings
 from sinks.settings import SinkTable
 from sinks.sql_settings import SqlSettings
 
 SETTINGS: Final[Mapping[str, type[SinkTable]]] = {
     "sql": SqlSettings,
     "http": HttpSettings,
+    "kafka": KafkaSinkSettings,
 }
 
 #: The modules that make them. Imported when needed: every command reads the configuration, and a
 #: target's library is large.
-_MODULES: Final = {"sql": "sinks.sql", "http": "sinks.http_sink"}
+_MODULES: Final = {"sql": "sinks.sql", "http": "sinks.http_sink", "kafka": "sinks.kafka_sink"}
 
 
 def type_of(settings: SinkTable) -> str:

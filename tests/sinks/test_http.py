@@ -82,6 +82,7 @@ async def test_what_casewire_knows_beside_is_in_headers() -> None:
     assert headers["casewire-captured-id"] == dict(record.headers)["casewire-captured-id"].decode()
     assert headers["casewire-deleted"] == headers["casewire-doubtful"] == "false"
     assert headers["casewire-source"] == "snapshot"
+    assert headers["casewire-origin"] == "live"
     assert headers["x-project"] == "demo"
 
 
