@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from casewire.addresses import Address
+from casewire.alerts.settings import AlertSettings, with_secrets
 from casewire.environment import read_environment, variable
 from casewire.sink_config import read_sinks, sink_problems
 from casewire.tables import (
@@ -56,7 +57,8 @@ class MachineSettings(Table, frozen=True, kw_only=True):
 class Config(Table, frozen=True, kw_only=True):
     """The whole configuration. `file` is None if there is none.
 
-    Secrets have been read: those of `credentials`, and the URLs of sinks with a `url_file`.
+    Secrets have been read: those of `credentials`, the URLs of sinks with a `url_file`,
+    and those of `alerts`.
     `access_files` are all files that say who may forward; `state_token_file` has the token of the
     state API.
     """
@@ -74,6 +76,7 @@ class Config(Table, frozen=True, kw_only=True):
     state_token_file: Path
     exclusions: Mapping[str, ExclusionSettings]
     sinks: Mapping[str, SinkTable]
+    alerts: AlertSettings
 
     @property
     def own_broker(self) -> bool:
@@ -96,6 +99,7 @@ _TABLES: Final[Mapping[str, type[Table]]] = {
     "kafka": KafkaSettings,
     "ingress": IngressSettings,
     "streams": StreamsSettings,
+    "alerts": AlertSettings,
 }
 _NAMED: Final[Mapping[str, Sequence[str]]] = {
     "domains": keys_of(DomainSettings),
@@ -182,6 +186,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     kafka = read_table(KafkaSettings, _table(raw, "kafka"), ("kafka",), errors)
     ingress = read_table(IngressSettings, _table(raw, "ingress"), ("ingress",), errors)
     streams = read_table(StreamsSettings, _table(raw, "streams"), ("streams",), errors)
+    alerts = read_table(AlertSettings, _table(raw, "alerts"), ("alerts",), errors)
     domains = read_named(DomainSettings, raw, "domains", DOMAIN_PATTERN, errors)
     settings = read_named(CredentialSettings, raw, "credentials", NAME_PATTERN, errors)
     folder = Path() if path is None else path.parent
@@ -189,8 +194,9 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     exclusions = read_named(ExclusionSettings, raw, "exclusions", NAME_PATTERN, errors)
     sinks = read_sinks(_table(raw, "sinks") if "sinks" in raw else None, folder, errors)
     errors.extend(sink_problems(sinks, exclusions))
-    if machine is None or kafka is None or ingress is None or streams is None:
+    if machine is None or kafka is None or ingress is None or streams is None or alerts is None:
         return None
+    errors.extend(f"[alerts] {text}" for text in alerts.problems())
     data_dir = _data_dir(raw, machine, folder)
     token_key_file = data_dir / TOKEN_KEY_FILE
     if ingress.token_key_file:
@@ -212,6 +218,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         state_token_file=state_token_file,
         exclusions=exclusions,
         sinks=sinks,
+        alerts=with_secrets(alerts, folder, errors),
     )
     errors.extend(_contradictions(config))
     return config

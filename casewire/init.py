@@ -58,6 +58,19 @@ secret_file = "{secret_file}"
 # url = "postgresql://…" writes to PostgreSQL, url_file names a file that holds that address.
 [sinks.sqlite]
 type = "sql"
+
+# Who is told when something goes wrong; without it `casewire alerts list` tells those who ask.
+[alerts]
+# mail_to = ["you@example.org"]
+# mail_from = "casewire@example.org"
+# smtp_host = "smtp.example.org"
+# smtp_port = 587
+# smtp_username = "casewire"
+# smtp_password_file = "secrets/smtp"
+# Slack, Teams, a webhook and many more: an address of Apprise's a line.
+# urls_file = "secrets/alert-urls"
+# interval_minutes = 15   # no trouble is told of more often
+# silence_hours = 6       # so many hours without an event, when some usually come; 0: never told
 """
 
 _INSTRUCTIONS: Final = """\

@@ -37,7 +37,7 @@ _BROKER_STOP_SECONDS: Final = 60
 @click.option("--demo", is_flag=True, help="Send a made-up project, and show what became of it.")
 @click.pass_obj
 def up(launch: Launch, *, demo: bool) -> None:
-    """Run a broker (if none is configured), the ingress, the streams and every sink.
+    """Run a broker (if none is configured), the ingress, the streams, every sink and the alerts.
 
     What dies is started anew. Ctrl-C stops everything in order; what was stored stays.
     """
@@ -84,7 +84,7 @@ async def plan(launch: Launch, config: Config, around: Surroundings) -> Plan:
 
     async def prepare() -> None:
         await create_topics(config.cluster)
-        around.say("starting ingress, streams and sinks")
+        around.say("starting ingress, streams, sinks and alerts")
 
     return Plan(
         around=around,
@@ -97,6 +97,7 @@ async def plan(launch: Launch, config: Config, around: Surroundings) -> Plan:
                 _role(launch, config, f"sink-{name}", "sink", name, essential=False)
                 for name in config.sinks
             ),
+            (_role(launch, config, "alerts", "alerts", "run", essential=False),),
         ),
     )
 

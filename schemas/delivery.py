@@ -10,7 +10,10 @@ from schemas.values import Value
 
 
 class BatchDelivery(Value, frozen=True, kw_only=True):
-    """`counts` by end state; for `state`: applied, stale, duplicate, dead. Offsets inclusive."""
+    """`counts` by end state; for `state`: applied, stale, duplicate, dead. Offsets inclusive.
+
+    `domains` are the same counts for each project space.
+    """
 
     stage: str
     topic: str
@@ -18,6 +21,7 @@ class BatchDelivery(Value, frozen=True, kw_only=True):
     first_offset: int
     last_offset: int
     counts: Mapping[str, int]
+    domains: Mapping[str, Mapping[str, int]] = {}
 
 
 class EventDelivery(Value, frozen=True, kw_only=True):

@@ -11,10 +11,12 @@ from typing import Any, TypeAlias
 import faust
 from aiokafka.errors import KafkaError
 
-from schemas.errors import Rejection
+from schemas.alert import Alert
+from schemas.errors import DeliveryError, Rejection, TargetError
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from streams import metrics
+from streams.alarms import TargetCause, as_record, of_target
 from streams.batches.batch import Batch
 from streams.batches.table import BatchTable, Changes
 from streams.bodies import Bodies
@@ -67,9 +69,19 @@ class Wiring:
         flood = gate.look(records, failed)
         if flood is None:
             return
-        await batch.send(self.kafka.topic("alerts"), [alert(flood, raised_at=_now())])
-        await batch.sent()
+        await self.report(batch, alert(flood, raised_at=_now()))
         raise FloodError(flood.text)
+
+    async def tell_of_target(
+        self, sink: str, batch: Batch, cause: TargetCause, error: DeliveryError, *, safe: bool
+    ) -> None:
+        """Report that a sink's target is down, or refuses to work."""
+        await self.report(batch, of_target(sink, cause, error, safe=safe, raised_at=_now()))
+
+    async def report(self, batch: Batch, alert: Alert) -> None:
+        """Say on `alerts` what the alerts role is to tell people; return when it is safe there."""
+        await batch.send(self.kafka.topic("alerts"), [as_record(alert)])
+        await batch.sent()
 
     async def bury(self, batch: Batch, stage: str, failed: Failed) -> None:
         """Send a dead letter for each record that failed."""
@@ -251,15 +263,24 @@ class _Verdicts:
                 metrics.UNTIMED.labels(self._topic).inc(number)
 
 
-def deliverer(wiring: Wiring, delivery: Delivery, gathering: Gathering) -> Agent:
-    """Return the agent that writes to a sink."""
+def deliverer(
+    wiring: Wiring, delivery: Delivery, gathering: Gathering, *, errors_are_safe: bool
+) -> Agent:
+    """Return the agent that writes to a sink; `errors_are_safe`: alerts may quote the target."""
     gate = wiring.gate(delivery.stage)
+
+    tell = partial(wiring.tell_of_target, delivery.name, safe=errors_are_safe)
 
     async def write_to_sink(stream: faust.StreamT[bytes]) -> None:
         batches = aiter(stream.noack())  # type: ignore[attr-defined]
         async for group in gathering.groups(batches):
             ours = [_for_sink(delivery.stage, batch) for batch in group]
-            delivered = await delivery.deliver([each for records in ours for each in records])
+            down = partial(tell, group[0], "target_unavailable")
+            try:
+                delivered = await delivery.deliver([e for records in ours for e in records], down)
+            except TargetError as error:
+                await tell(group[0], "target_refuses", error)
+                raise
             start = 0
             for batch, records in zip(group, ours, strict=True):
                 part = delivered.part(start, len(records))

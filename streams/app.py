@@ -117,7 +117,8 @@ def create_sink_app(
     app = base_app(group, kafka, settings, data_dir, stream_wait_empty=False)
     use_batches(app, excused=lambda: delivery.busy or gathering.waiting)
     wiring = Wiring(kafka, 0, settings.dead_letter_limit)
-    add_agent(app, kafka, (*sink.sources, REPLAYS), deliverer(wiring, delivery, gathering))
+    agent = deliverer(wiring, delivery, gathering, errors_are_safe=sink.errors_are_safe)
+    add_agent(app, kafka, (*sink.sources, REPLAYS), agent)
     return app
 
 

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from schemas.errors import RejectedRowsError, Rejection, TransientError
 from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
@@ -19,10 +19,19 @@ from streams.tombstones import Gone
 
 FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 30.0
+#: A target that has been down for so long is a trouble to tell people of, and then again.
+TELL_SECONDS: Final = 300.0
 _WANTED: Final = frozenset({"written", "stale", "dead"})
 _EVERYTHING: Final = Choice({}, {})
 
+Tell: TypeAlias = Callable[[TransientError], Awaitable[None]]
+"""Is told of a target that has been down for a multiple of TELL_SECONDS."""
+
 logger = logging.getLogger(__name__)
+
+
+async def _tell_nobody(error: TransientError) -> None:
+    return
 
 
 def backoff(jitter: Callable[[], float] = random.random) -> Iterator[float]:
@@ -97,8 +106,9 @@ class Delivery:
         self._pace = pace
         self._sleep = sleep
         self._open = False
+        self._waited = 0.0
 
-    async def deliver(self, records: Sequence[SinkRecord]) -> Delivered:
+    async def deliver(self, records: Sequence[SinkRecord], tell: Tell = _tell_nobody) -> Delivered:
         """Write what the sink wants of the records; return when all of them are settled."""
         self.busy = True
         try:
@@ -128,7 +138,8 @@ class Delivery:
                     self._end(delivered, place, result)
             chosen = [place for place in chosen if not delivered.ends[place]]
             if error is not None:
-                await self._wait(next(waits), error)
+                if await self._wait(next(waits), error):
+                    await tell(error)
             else:
                 self._set_waiting(waiting=False)
                 waits = backoff()
@@ -186,12 +197,16 @@ class Delivery:
             delivered.rejected[place] = result
         delivered.ends[place] = end
 
-    async def _wait(self, seconds: float, error: TransientError) -> None:
+    async def _wait(self, seconds: float, error: TransientError) -> bool:
+        """Wait before the next try; return whether people should know of it by now."""
         self._set_waiting(waiting=True)
         metrics.RETRIES.labels(self.name).inc()
         seconds = max(seconds, error.retry_after)
         logger.warning("sink %s: %s; trying again in %.1f s", self.name, error, seconds)
         await self._sleep(seconds)
+        told = self._waited // TELL_SECONDS
+        self._waited += seconds
+        return self._waited // TELL_SECONDS > told
 
     async def _keep_pace(self, written: int, began: float) -> None:
         if self._pace.per_second:
@@ -200,6 +215,8 @@ class Delivery:
 
     def _set_waiting(self, *, waiting: bool) -> None:
         self.waiting = waiting
+        if not waiting:
+            self._waited = 0.0
         metrics.WRITING.labels(self.name).set(waiting)
 
 

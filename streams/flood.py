@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from schemas.alert import Alert
+from schemas.alert import Alert, group_of
 from schemas.envelope import Headers
 from schemas.errors import Cause, Rejection, WorkerError
-from streams.records import Out, Record, captured_id, header
+from streams.records import Record, captured_id, header
 from streams.replays import attempts_of
 
 #: A project space's latest events of a kind that count.
@@ -135,23 +135,26 @@ def domain_of(record: Record) -> str:
 
 def captured_kind(record: Record) -> str:
     """Return what kind of event a captured record is by its headers: it may be unreadable."""
+    kind = forwarder_kind(record.headers)
     markup = (record.value or b"")[:1] == b"<"
-    for name, _ in record.headers:
-        if name in _KINDS:
-            return f"{_KINDS[name]} ({'XML' if markup else 'JSON'})"
-    return "other events"
+    return kind if kind == OTHER else f"{kind} ({'XML' if markup else 'JSON'})"
 
 
+def forwarder_kind(headers: Headers) -> str:
+    """Return which kind of HQ's forwarders sent a request: cases, forms, or another one."""
+    return next((_KINDS[name] for name, _ in headers if name in _KINDS), OTHER)
+
+
+OTHER: Final = "other events"
 #: HQ's headers that only one kind of forwarder sends (protocol.md §1.1).
 _KINDS: Final[Mapping[str, str]] = {"server-modified-on": "cases", "received-on": "forms"}
 
 
-def alert(flood: Flood, *, raised_at: str) -> Out:
-    """Return the record for `casewire.alerts`; `raised_at` is a canonical time."""
+def alert(flood: Flood, *, raised_at: str) -> Alert:
+    """Return what to report on `casewire.alerts`; `raised_at` is a canonical time."""
     domain = flood.domains[0] if len(flood.domains) == 1 else ""
-    group = f"{domain}/{flood.stage}/{flood.cause}/{flood.kind}"
-    value = Alert(
-        group=group,
+    return Alert(
+        group=group_of(domain, flood.stage, flood.cause, flood.kind),
         domain=domain,
         stage=flood.stage,
         cause=flood.cause,
@@ -160,13 +163,3 @@ def alert(flood: Flood, *, raised_at: str) -> Out:
         captured_ids=flood.captured_ids,
         raised_at=raised_at,
     )
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", f"{raised_at}/{group}".encode()),
-        ("ce_source", b"/casewire"),
-        ("ce_type", b"casewire.alert"),
-        ("ce_time", raised_at.encode()),
-        ("content-type", b"application/json"),
-        ("casewire-schema", b"alert/1"),
-    ]
-    return Out(group.encode(), value.to_json(), headers)

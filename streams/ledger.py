@@ -1,7 +1,7 @@
 """The records of `casewire.deliveries` for one batch."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.delivery import BatchDelivery, EventDelivery
@@ -31,6 +31,7 @@ class Ledger:
             first_offset=first.offset,
             last_offset=last.offset,
             counts=Counter(outcome for _, outcome in self._ends),
+            domains=self._domains(),
         )
         key = f"{self._stage}/{first.partition}".encode()
         headers = [("ce_specversion", b"1.0"), ("ce_type", EVENT_TYPE)]
@@ -38,6 +39,12 @@ class Ledger:
         out = [Out(key, batch.to_json(), [*headers, schema])]
         out.extend(self._event(*end) for end in self._ends if end[1] != self._written)
         return out
+
+    def _domains(self) -> Mapping[str, Mapping[str, int]]:
+        domains: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for record, outcome in self._ends:
+            domains[(record.key or b"").partition(b"/")[0].decode(errors="replace")][outcome] += 1
+        return domains
 
     def _event(self, record: Record, outcome: str) -> Out:
         event_id = header(record.headers, "ce_id") or ""

@@ -142,6 +142,7 @@ async def test_on_a_cluster_of_others_no_broker_is_planned(
         ["ingress"],
         ["streams"],
         ["sink-a", "sink-b"],
+        ["alerts"],
     ]
     file = str(tmp_path / "casewire.toml")
     assert planned.stages[2][1].command[-4:] == ("--config", file, "sink", "b")

@@ -19,6 +19,7 @@ from schemas.envelope import Address, Headers, captured_headers
 from schemas.errors import InvalidEventError
 from schemas.times import from_datetime
 from schemas.topics import MEBIBYTE
+from streams.alarms import as_record
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import decode
 from streams.flood import LEAST, Gate, alert, captured_kind
@@ -245,7 +246,7 @@ def _alerts(ingress: Ingress) -> Iterator[Sample]:
     if flood is None:
         raise AssertionError("all of them failed")
     stopped = alert(replace(flood, captured_ids=flood.captured_ids[:1]), raised_at=FAILED_AT)
-    yield _sample("alert", "Nearly all forms fail: the worker stops", stopped)
+    yield _sample("alert", "Nearly all forms fail: the worker stops", as_record(stopped))
 
 
 def _decoded(captured: Made) -> Made:

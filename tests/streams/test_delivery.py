@@ -20,6 +20,7 @@ from sinks.memory import MemorySink
 from streams.delivery import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
+    TELL_SECONDS,
     Delivery,
     Pace,
     backoff,
@@ -131,6 +132,21 @@ async def test_a_target_that_says_how_long_is_left_alone_for_so_long() -> None:
     sink, waits = ScriptedSink(lambda _: TransientError("slow down", retry_after=77)), Waits()
     await Delivery("test", sink, sleep=waits).deliver([state_record("a", 1)])
     assert waits.seconds == [77]
+
+
+async def test_people_are_to_know_of_a_target_that_is_down_for_long_and_again_later() -> None:
+    told: list[float] = []
+    waits = Waits()
+
+    async def tell(error: TransientError) -> None:
+        told.append(sum(waits.seconds))
+
+    asks = [lambda _: TransientError("slow down", retry_after=100)] * 7
+    delivery = Delivery("test", ScriptedSink(*asks), sleep=waits)
+    await delivery.deliver([state_record("a", 1)], tell)
+    assert told == [TELL_SECONDS, 2 * TELL_SECONDS]
+    await delivery.deliver([state_record("a", 2)], tell)
+    assert len(told) == 2
 
 
 async def test_what_was_written_of_a_batch_is_not_written_again() -> None:

@@ -1,0 +1,64 @@
+"""A worker that does not get on is told of; one that is slow, or has nothing to do, is not."""
+
+from casewire.alerts.desk import Desk
+from casewire.alerts.stalls import Progress, Worker
+from casewire.alerts.troubles import Pace
+from casewire.alerts.watch import explained, workers
+from schemas.errors import TransientError
+from schemas.settings import KafkaSettings
+from schemas.times import from_microseconds
+from sinks.sql_settings import SqlSettings
+from streams.alarms import of_target
+
+WORKER = Worker(stage="sink:a", name="sink-a", group="g", topics=["t"], patience=600)
+
+P = ("t", 0)
+
+
+def at(minute: int) -> str:
+    return from_microseconds(minute * 60_000_000)
+
+
+def watched(*seen: tuple[int, int]) -> Progress:
+    """Return a watch that saw these committed offsets and ends, a minute apart."""
+    progress = Progress(WORKER)
+    for minute, (offset, end) in enumerate(seen):
+        progress.look({P: offset}, {P: end}, at(minute))
+    return progress
+
+
+def test_who_stands_still_before_what_waits_is_stuck() -> None:
+    progress = watched(*[(5, 9)] * 20)
+    assert progress.stuck(at(10), 600) == []
+    assert progress.stuck(at(11), 600) == [P]
+    alert = progress.alert([P], at(11))
+    assert alert.group == "/sink:a/stalled/sink-a"
+    assert "since 1970-01-01 00:00 UTC" in alert.text
+
+
+def test_who_moves_or_has_nothing_to_do_is_not() -> None:
+    for seen in ([(n, 100) for n in range(20)], [(9, 9)] * 20, [(5, 9)] * 10 + [(6, 9)] * 10):
+        assert watched(*seen).stuck(at(19), 600) == []
+
+
+def test_who_has_never_committed_is_stuck_as_well() -> None:
+    progress = Progress(WORKER)
+    for minute in range(20):
+        progress.look({}, {P: 1, ("t", 1): 0}, at(minute))
+    assert progress.stuck(at(19), 600) == [P]
+
+
+def test_a_sink_that_says_why_itself_is_not_told_of_twice() -> None:
+    desk = Desk(Pace(900), [])
+    assert not explained(desk, WORKER)
+    error = TransientError("down")
+    desk.report(of_target("a", "target_unavailable", error, safe=False, raised_at=at(0)))
+    assert explained(desk, WORKER)
+
+
+def test_the_streams_and_each_sink_are_watched_with_the_patience_that_it_needs() -> None:
+    sinks = {"a": SqlSettings(), "b": SqlSettings(batch_seconds=300)}
+    found = workers(KafkaSettings(topic_prefix="x."), sinks)
+    assert [each.group for each in found] == ["x-streams", "x-sink-a", "x-sink-b"]
+    assert found[1].topics == ["x.case-state"]
+    assert found[2].patience == found[1].patience + 600
