@@ -112,11 +112,11 @@ class Delivery:
         """Write what the sink wants of the records; return when all of them are settled."""
         self.busy = True
         try:
-            return await self._settled(records)
+            return await self._settled(records, tell)
         finally:
             self.busy = False
 
-    async def _settled(self, records: Sequence[SinkRecord]) -> Delivered:
+    async def _settled(self, records: Sequence[SinkRecord], tell: Tell) -> Delivered:
         delivered = Delivered([""] * len(records))
         messages: dict[int, Message] = {}
         for place, record in enumerate(records):

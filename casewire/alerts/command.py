@@ -24,7 +24,7 @@ from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.health import Health, serving_health
 from casewire.logs import set_up_logs
-from casewire.sums import read_topic
+from casewire.reading import read_topic
 from casewire.tables import nearest
 from schemas.errors import ConfigError, UnavailableError
 from schemas.times import from_datetime

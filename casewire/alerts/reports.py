@@ -15,12 +15,14 @@ from schemas.delivery import BatchDelivery
 from schemas.topics import TOPICS
 from streams.flood import OTHER, forwarder_kind
 from streams.records import Record, header
+from streams.replays import REPLAYS
 
 #: These ends say that the stage works: the others did not get as far as the target.
 _PASSED: Final = frozenset({"applied", "written", "stale", "duplicate"})
 #: Topics whose events HQ sends: a form's case blocks are not sent, they follow from it.
 _SENT: Final = frozenset({"cases", "forms", "users", "locations"})
-_KINDS: Final = frozenset({*TOPICS, OTHER})
+#: Targets that are of one kind of event; what is replayed is of any.
+_KINDS: Final = frozenset({*TOPICS, OTHER} - {REPLAYS})
 _NOUNS: Final[Mapping[str, str]] = {
     "cases": "case", "case-state": "case", "case-changes": "case",
     "forms": "form", "form-state": "form",

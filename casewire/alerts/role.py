@@ -24,7 +24,7 @@ from casewire.alerts.channels import Channel
 from casewire.alerts.messages import message
 from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
-from casewire.sums import read_topic
+from casewire.reading import read_topic
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds

@@ -15,7 +15,7 @@ from casewire.alerts.state import saved_state
 from casewire.alerts.troubles import Pace
 from casewire.cli import run
 from casewire.config import Config, load_config
-from casewire.sums import read_topic
+from casewire.reading import read_topic
 from schemas.alert import Alert
 from schemas.errors import InvalidEventError
 from schemas.settings import KafkaSettings
