@@ -158,7 +158,10 @@ class Lane:
                     break
                 batch = self._next_batch(producer)
                 self.sent_at = self._sent_last = time.monotonic()
-                await (await producer.send_batch(batch, self._topic, partition=self._partition))
+                sent = await producer.send_batch(batch, self._topic, partition=self._partition)
+                confirmed = asyncio.ensure_future(sent)
+                confirmed.add_done_callback(_take_note)
+                await asyncio.shield(confirmed)
                 for pending in self._in_flight:
                     if not pending.acked.done():
                         pending.acked.set_result(None)
@@ -229,6 +232,12 @@ class Lane:
                 again[pending] = None
         self._in_flight.clear()
         self._waiting = again | self._waiting
+
+
+def _take_note(confirmed: asyncio.Future[object]) -> None:
+    """Read an error for which nobody waits any more: the lane was interrupted before it came."""
+    if not confirmed.cancelled():
+        confirmed.exception()
 
 
 class Lanes:

@@ -1,6 +1,7 @@
 """How records are put into batches."""
 
 import asyncio
+import gc
 import math
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -85,3 +86,34 @@ async def test_no_batch_goes_if_all_that_waited_for_it_were_withdrawn() -> None:
     lane.withdraw(second)
     await asyncio.wait(asyncio.all_tasks() - others)
     assert producer.taken == [[b"first"]]
+
+
+@dataclass(slots=True)
+class Slow(Taker):
+    """A producer that has a batch confirmed, or not, when the test says so."""
+
+    batch: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> Awaitable[object]:
+        self.asked.set()
+        return asyncio.shield(self.batch)  # as aiokafka does
+
+
+async def test_the_error_of_a_batch_that_was_left_to_its_fate_is_no_news_to_the_loop() -> None:
+    lane, producer = a_lane(0), Slow()
+    told: list[object] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    pending = add(lane, producer, b"first")
+    await producer.asked.wait()
+    await asyncio.sleep(0)
+    await lane.interrupt()
+    producer.batch.set_exception(OSError())
+    await asyncio.sleep(0)
+    producer.batch = loop.create_future()
+    gc.collect()
+    loop.set_exception_handler(before)
+    assert told == []
+    assert not pending.acked.done()
