@@ -161,7 +161,7 @@ async def laboratory(kafka: KafkaSettings, folder: Path) -> AsyncIterator[Lab]:
         bodies = list(case_bodies(CASES * EVENTS_A_CASE, CASES))
         halfway = await capture(kafka, bodies, "demo")
         long = await capture(kafka, list(case_bodies(LONG_STORY, 1)), "long")
-        await await_caught_up(kafka, (), lambda _group, _left: None)
+        await await_caught_up(kafka, {}, lambda _group, _left: None)
         token = read_token(load_config(system.config_file, {}))
         headers = {"authorization": f"Bearer {token}"}
         async with aiohttp.ClientSession(headers=headers) as client:

@@ -64,7 +64,8 @@ async def run_demo(config: Config, plan: Plan, say: Say) -> Story:
         report = await forward_all(requests, address(config), progress=progress)
     say("waiting until it is in every sink")
     with _shown_wait(say) as waiting:
-        await await_caught_up(config.cluster, config.sinks, waiting)
+        sinks = {name: settings.sources for name, settings in config.sinks.items()}
+        await await_caught_up(config.cluster, sinks, waiting)
     return await _story(config.cluster, plan, report, history.truth)
 
 

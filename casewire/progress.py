@@ -1,7 +1,7 @@
 """How far the consumer groups are behind, and waiting until they are not."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -9,11 +9,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from casewire.topics import admin, partition_numbers
 from schemas.settings import KafkaSettings
 
+_REPLAYS: Final = "replays"
+
 #: What `casewire streams` and a sink read, each after all of what the one before makes of it.
 _STAGES: Final = (
-    ("captured", "replays"), ("cases", "case-changes", "forms", "users", "locations"),
+    ("captured", _REPLAYS), ("cases", "case-changes", "forms", "users", "locations"),
 )  # fmt: skip
-_SINK_SOURCES: Final = ("case-state", "replays")
 _POLL_SECONDS: Final = 0.5
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
@@ -25,16 +26,17 @@ def behind(ends: Offsets, committed: Offsets) -> int:
 
 
 async def await_caught_up(
-    kafka: KafkaSettings, sinks: Iterable[str], report: Callable[[str, int], None]
+    kafka: KafkaSettings, sinks: Mapping[str, Sequence[str]], report: Callable[[str, int], None]
 ) -> None:
     """Return when all that is captured now has gone through streams and into every sink.
 
-    `report` is told the group and how many records it is behind. Raises UnavailableError.
+    `sinks` maps their names to the topics that they read (short names). `report` is told the group
+    and how many records it is behind. Raises UnavailableError.
     """
     for topics in _STAGES:
         await _await_group(kafka, kafka.group("streams"), topics, report)
-    for name in sinks:
-        await _await_group(kafka, kafka.group(f"sink-{name}"), _SINK_SOURCES, report)
+    for name, sources in sinks.items():
+        await _await_group(kafka, kafka.group(f"sink-{name}"), [*sources, _REPLAYS], report)
 
 
 async def _await_group(

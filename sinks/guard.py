@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sinks.base import Outcome
+from sinks.layout import Group, State
 from sinks.rows import Row
 
 OnDelete: TypeAlias = Literal["delete", "mark"]
@@ -13,64 +14,75 @@ OnDelete: TypeAlias = Literal["delete", "mark"]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a target holds of a case. `case_type` tells whose table has its row."""
+    """What a target holds of a case or form. `group` tells whose table has its row."""
 
-    case_type: str
+    group: str
     version: int
     deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, in this order: all maps are by case type but `guards`, which is by case id.
+    """What to do, in this order: all maps are by what has a table but `guards`, which is by id.
 
-    `removed` and `marked` hold the ids of cases whose row leaves the table, or stays as deleted.
+    `removed` and `marked` hold the ids of cases or forms whose row leaves the table, or stays as
+    deleted; `replaced` the ids of the `upserts` that may have a row already.
     """
 
     outcomes: Sequence[Outcome]
     guards: Mapping[str, Held]
-    removed: Mapping[str, Sequence[str]]
-    marked: Mapping[str, Sequence[str]]
-    upserts: Mapping[str, Sequence[Row]]
+    removed: Mapping[Group, Sequence[str]]
+    marked: Mapping[Group, Sequence[str]]
+    replaced: Mapping[Group, Sequence[str]]
+    upserts: Mapping[Group, Sequence[Row]]
 
     @property
-    def case_types(self) -> set[str]:
-        """The case types whose tables are written."""
+    def groups(self) -> set[Group]:
+        """What has a table that is written."""
         return {*self.removed, *self.marked, *self.upserts}
 
 
 def decided(rows: Sequence[Row], held: Mapping[str, Held], on_delete: OnDelete) -> Decision:
-    """Decide on the rows of one domain; `held` is by case id and lacks cases that are new.
+    """Decide on the rows of one part (`parts`); `held` is by id and lacks what is new.
 
-    A row is written if its version is at least the held one. A case that is gone keeps its guard,
-    so that a late old version does not revive it, and the type that its row is under.
+    A row is written if its version is at least the held one. What is gone keeps its guard, so that
+    a late old version does not revive it, and the group that its row is under.
     """
     outcomes: list[Outcome] = []
     guards: dict[str, Held] = {}
-    removed: defaultdict[str, list[str]] = defaultdict(list)
-    marked: defaultdict[str, list[str]] = defaultdict(list)
-    upserts: defaultdict[str, list[Row]] = defaultdict(list)
+    removed: defaultdict[Group, list[str]] = defaultdict(list)
+    marked: defaultdict[Group, list[str]] = defaultdict(list)
+    replaced: defaultdict[Group, list[str]] = defaultdict(list)
+    upserts: defaultdict[Group, list[Row]] = defaultdict(list)
     gone = removed if on_delete == "delete" else marked
     for row in rows:
-        before = held.get(row.case_id)
+        before = held.get(row.id)
         if before is not None and row.version < before.version:
             outcomes.append("stale")
             continue
         outcomes.append("written")
-        case_type = before.case_type if before and row.deleted else row.case_type
-        guards[row.case_id] = Held(case_type, row.version, row.deleted)
+        name = before.group if before and row.deleted else row.group
+        guards[row.id] = Held(name, row.version, row.deleted)
+        group = row.family.group_of(name)
         if row.deleted:
-            gone[case_type].append(row.case_id)
+            gone[group].append(row.id)
             continue
-        upserts[case_type].append(row)
-        if before is not None and before.case_type != case_type:
-            removed[before.case_type].append(row.case_id)
-    return Decision(outcomes, guards, removed, marked, upserts)
+        upserts[group].append(row)
+        if before is not None:
+            (replaced[group] if before.group == name else removed[_old(row, before)]).append(row.id)
+    return Decision(outcomes, guards, removed, marked, replaced, upserts)
 
 
-def by_domain(rows: Sequence[Row]) -> Mapping[str, Sequence[int]]:
-    """Return the places of each domain's rows, by case id: in one order, locks cannot cross."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place in sorted(range(len(rows)), key=lambda place: rows[place].case_id):
-        places[rows[place].domain].append(place)
+def _old(row: Row, before: Held) -> Group:
+    return row.family.group_of(before.group)
+
+
+def parts(rows: Sequence[Row]) -> Mapping[tuple[str, State], Sequence[int]]:
+    """Return the places of each domain's cases and of its forms, by id.
+
+    Each part is a transaction; in one order, locks cannot cross.
+    """
+    places: defaultdict[tuple[str, State], list[int]] = defaultdict(list)
+    for place in sorted(range(len(rows)), key=lambda place: rows[place].id):
+        places[rows[place].domain, rows[place].family.state].append(place)
     return places

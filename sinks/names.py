@@ -5,6 +5,7 @@ every database. Which name was given to what is kept in the table `cw_names`.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -16,6 +17,9 @@ OWN_PREFIX: Final = "cw_"
 _SYSTEM_COLUMNS: Final = frozenset({"tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"})
 _DIGEST_CHARACTERS: Final = 8
 
+#: What makes the name of a form awkward to write in SQL.
+_UNSPEAKABLE: Final = re.compile(r"\W+")
+
 
 def shortened(name: str) -> str:
     """Return the name if it has at most 63 bytes, else its beginning and a digest of it all."""
@@ -25,6 +29,24 @@ def shortened(name: str) -> str:
 def table_name(case_type: str) -> str:
     """Return the wanted name of a case type's table; cases without a type have one too."""
     return _safe(f"case_{case_type or 'without_type'}")
+
+
+def form_table_name(xmlns: str, title: str) -> str:
+    """Return the wanted name of a form's table: what people call it, and a digest of its xmlns."""
+    if not xmlns:
+        return "form_without_xmlns"
+    name = _UNSPEAKABLE.sub("_", title.casefold()).strip("_")
+    return _with_digest(f"form_{name}" if name else "form", xmlns)
+
+
+def repeat_table_name(form_table: str, path: str) -> str:
+    """Return the wanted name of the table of a form's repeat."""
+    return _safe(f"{form_table}__{path.replace('/', '__')}")
+
+
+def answer_name(path: str) -> str:
+    """Return the wanted name of an answer's column: `weight/@unit` is `weight__unit`."""
+    return column_name(path.replace("/", "__").replace("@", "").replace("#", ""))
 
 
 def column_name(source: str) -> str:

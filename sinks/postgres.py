@@ -4,6 +4,7 @@ This is the connection and its errors; what is written, and in which order, is i
 `sinks/postgres_tables.py`.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal, TypeAlias
@@ -22,10 +23,11 @@ from schemas.errors import (
     TransientError,
 )
 from sinks.base import Message, Outcome
-from sinks.catalog import Catalog, missing
-from sinks.guard import OnDelete, by_domain
+from sinks.catalog import Catalog
+from sinks.guard import OnDelete, parts
+from sinks.layout import FAMILIES, State
 from sinks.postgres_tables import Connection, applied, grown, held_versions
-from sinks.rows import Row, cases, prepared
+from sinks.rows import Row, prepared
 
 Fault: TypeAlias = Literal["transient", "target", "row"]
 
@@ -74,12 +76,12 @@ class PostgresSink:
             await self._connected()
 
     async def write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
-        rows = prepared(cases(messages), takes_nul=False)
+        rows = prepared(messages, takes_nul=False)
         outcomes: dict[int, Outcome] = {}
         rejections: dict[int, Rejection] = {}
-        for places in by_domain(rows).values():
+        for places in parts(rows).values():
             try:
-                written = await self._write_domain([rows[place] for place in places])
+                written = await self._write_part([rows[place] for place in places])
             except RejectedRowsError as error:
                 rejections |= {places[place]: why for place, why in error.rows.items()}
             else:
@@ -89,14 +91,16 @@ class PostgresSink:
         return [outcomes[place] for place in range(len(rows))]
 
     async def versions(self, messages: Sequence[Message]) -> Sequence[int | None]:
-        found: dict[str, int] = {}
+        found: dict[tuple[str, State, str], int] = {}
         with _translated_errors(rows_to_blame=False):
             connection = await self._connected()
-            for domain in {message.domain for message in messages}:
-                ids = [message.subject for message in messages if message.domain == domain]
-                held = await held_versions(connection, domain, ids)
-                found |= {f"{domain}/{case_id}": version for case_id, version in held.items()}
-        return [found.get(message.key) for message in messages]
+            ids: defaultdict[tuple[str, State], list[str]] = defaultdict(list)
+            for message in messages:
+                ids[message.domain, message.kind].append(message.subject)
+            for (domain, state), subjects in ids.items():
+                held = await held_versions(connection, domain, FAMILIES[state], subjects)
+                found |= {(domain, state, each): version for each, version in held.items()}
+        return [found.get((each.domain, each.kind, each.subject)) for each in messages]
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -113,7 +117,7 @@ class PostgresSink:
         self._connection = await _connect(self._address)
         return self._connection
 
-    async def _write_domain(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+    async def _write_part(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         try:
             await self._grow(rows)
             return await self._attempt(rows, commit=True)
@@ -131,7 +135,7 @@ class PostgresSink:
         with _translated_errors(rows_to_blame=False):
             connection = await self._connected()
             catalog = self._catalogs.get(domain)
-            if catalog is None or missing(rows, catalog):
+            if catalog is None or any(map(catalog.lacks, rows)):
                 self._catalogs[domain] = await grown(connection, rows)
 
     async def _attempt(self, rows: Sequence[Row], *, commit: bool) -> Sequence[Outcome]:
@@ -197,15 +201,15 @@ async def _bisected(
     """Return the bad rows by their place, found by halving a batch that was refused."""
     found: dict[int, Rejection] = {}
     middle = len(rows) // 2
-    parts = [(0, middle), (middle, len(rows))]
-    while parts:
-        start, end = parts.pop()
+    halves = [(0, middle), (middle, len(rows))]
+    while halves:
+        start, end = halves.pop()
         why = await why_refused(rows[start:end])
         if why is not None and end - start == 1:
             found[start] = why
         elif why is not None:
             middle = (start + end) // 2
-            parts += [(start, middle), (middle, end)]
+            halves += [(start, middle), (middle, end)]
     return found
 
 

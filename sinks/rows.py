@@ -1,74 +1,86 @@
-"""A case state as a row: our own columns, and a text for each property (pure)."""
+"""States as rows: our own columns, and a text for each thing that was sent (pure)."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
 
 import orjson
 
 from schemas.case import CaseState, Index
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import RejectedRowsError, Rejection
+from schemas.form import FormState
 from schemas.values import Json
+from sinks.answers import Found, placed
 from sinks.base import Message
+from sinks.layout import CASES, FORMS, INDEX_COLUMNS, Family
 
 Cell: TypeAlias = str | int | bool | None
-Kind: TypeAlias = Literal["text", "time", "flag", "number", "json"]
-
-KEY: Final = ("cw_domain", "cw_case_id")
-INDEX_COLUMNS: Final = ("cw_parent_id", "cw_parent_type", "cw_indices")
-
-#: What V1 XML (indices) and all case XML (the time of closing) cannot say (protocol.md §6.3).
-UNSAYABLE: Final = ("cw_date_closed", *INDEX_COLUMNS)
-
-#: The columns that every table of a case type has beside those of its properties.
-OWN_COLUMNS: Final[Mapping[str, Kind]] = {
-    "cw_domain": "text",
-    "cw_case_id": "text",
-    "cw_closed": "flag",
-    "cw_date_closed": "time",
-    "cw_date_modified": "time",
-    "cw_server_date_modified": "time",
-    "cw_user_id": "text",
-    "cw_parent_id": "text",
-    "cw_parent_type": "text",
-    "cw_indices": "json",
-    "cw_version": "number",
-    "cw_deleted": "flag",
-    "cw_doubtful": "flag",
-    "cw_source": "text",
-    "cw_overflow": "json",
-}
 
 _DOMAIN: Final = re.compile(DOMAIN_PATTERN)
+_NUL_IN_JSON: Final = b"\\u0000"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A case state as a sink writes it.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of one table.
 
-    `own` holds our columns but `cw_overflow`, `properties` the text of each property that is not
+    `own` holds our columns but `cw_overflow`, `properties` the text of each thing that is not
     null. `kept` names the columns that the state's format cannot say: they are not in `own`, and
     a row that is there already keeps what it has.
     """
 
-    domain: str
-    case_id: str
-    case_type: str
-    version: int
-    deleted: bool
     own: Mapping[str, Cell]
     properties: Mapping[str, str]
-    kept: frozenset[str]
+    kept: frozenset[str] = frozenset()
 
 
-def cases(messages: Sequence[Message]) -> Sequence[CaseState]:
-    """Return the case states of messages of `case-state`."""
-    return [message.event for message in messages if isinstance(message.event, CaseState)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A state as a sink writes it: one line, and for a form those of its repeats.
+
+    `group` is the case type, or the form's xmlns; `title` the name that people know a form by.
+    A form's `answers` become lines when it is known which of them are repeats.
+    """
+
+    family: Family
+    domain: str
+    id: str
+    group: str
+    title: str = ""
+    version: int
+    deleted: bool
+    line: Line
+    answers: Mapping[str, Json] = field(default_factory=dict)
+
+    def lines(self, repeats: Collection[str]) -> Mapping[str, Sequence[Line]]:
+        """Return the lines by path, the state's own one at "".
+
+        `repeats` holds the paths that are repeats even where a form has one object there.
+        """
+        if not self.answers:
+            return {"": (self.line,)}
+        found = placed(self.answers, repeats)
+        lines: dict[str, Sequence[Line]] = {
+            path: [self._inner(each) for each in inner] for path, inner in found.repeats.items()
+        }
+        lines[""] = (replace(self.line, properties=found.texts),)
+        return lines
+
+    def _inner(self, found: Found) -> Line:
+        place = found.place
+        own: dict[str, Cell] = {
+            "cw_domain": self.domain,
+            "cw_form_id": self.id,
+            "cw_path": place.path,
+            "cw_ordinal": place.ordinal,
+            "cw_parent_path": place.parent,
+        }
+        return Line(own, found.texts)
 
 
-def prepared(states: Sequence[CaseState], *, takes_nul: bool) -> Sequence[Row]:
+def prepared(messages: Sequence[Message], *, takes_nul: bool) -> Sequence[Row]:
     """Return the row of each state, in order.
 
     Raises RejectedRowsError for all states that hold text which the target does not take: lone
@@ -76,12 +88,16 @@ def prepared(states: Sequence[CaseState], *, takes_nul: bool) -> Sequence[Row]:
     """
     rows: list[Row] = []
     rejections: dict[int, Rejection] = {}
-    for number, state in enumerate(states):
-        try:
-            row = case_row(state)
-        except TypeError:  # orjson's word for text that is not UTF-8
-            row = None
-        if row is not None and _is_clean(state, row, takes_nul=takes_nul):
+    for number, message in enumerate(messages):
+        state = message.event
+        row: Row | None = None
+        if isinstance(state, CaseState):
+            row = _clean_case(state, takes_nul=takes_nul)
+        elif isinstance(state, FormState):
+            row = _clean_form(state, takes_nul=takes_nul)
+        else:
+            raise TypeError("a table holds latest states")
+        if row is not None:
             rows.append(row)
         else:
             rejections[number] = _rejection(state, takes_nul=takes_nul)
@@ -110,43 +126,85 @@ def case_row(state: CaseState) -> Row:
     if state.closed and state.date_closed is None:
         kept.add("cw_date_closed")
         del own["cw_date_closed"]
+    properties = {
+        name: value if isinstance(value, str) else json_text(value)
+        for name, value in state.properties.items()
+        if value is not None
+    }
     return Row(
+        family=CASES,
         domain=state.domain,
-        case_id=state.case_id,
-        case_type=state.case_type,
+        id=state.case_id,
+        group=state.case_type,
         version=state.version,
         deleted=state.deleted,
-        own=own,
-        properties={
-            name: value if isinstance(value, str) else _json(value)
-            for name, value in state.properties.items()
-            if value is not None
-        },
-        kept=frozenset(kept),
+        line=Line(own, properties, frozenset(kept)),
     )
 
 
-def filled(row: Row, held: Mapping[str, Cell]) -> Row:
-    """Return the row with the columns that it keeps taken from the row that it replaces."""
-    kept = {column: held.get(column) for column in row.kept}
-    return replace(row, own={**row.own, **kept}, kept=frozenset())
+def form_row(state: FormState) -> Row:
+    """Return the state's row. An archived form is gone. Raises TypeError as `case_row` does."""
+    metadata = state.metadata or {}
+    title = _text(state.form.get("@name"))
+    own: dict[str, Cell] = {
+        "cw_domain": state.domain,
+        "cw_form_id": state.id,
+        "cw_xmlns": state.xmlns,
+        "cw_name": title,
+        "cw_app_id": state.app_id,
+        "cw_app_version": state.version,
+        "cw_build_id": state.build_id,
+        "cw_received_on": state.received_on,
+        "cw_server_modified_on": state.server_modified_on,
+        "cw_edited_on": state.edited_on,
+        "cw_edited_by_user_id": state.edited_by_user_id,
+        "cw_time_start": _text(metadata.get("timeStart")),
+        "cw_time_end": _text(metadata.get("timeEnd")),
+        "cw_user_id": _text(metadata.get("userID")),
+        "cw_username": _text(metadata.get("username")),
+        "cw_device_id": _text(metadata.get("deviceID")),
+        "cw_location": _text(metadata.get("location")),
+        "cw_metadata": None if state.metadata is None else json_text(state.metadata),
+        "cw_attachments": None if state.attachments is None else json_text(state.attachments),
+        "cw_version": state.state_version,
+        "cw_deleted": bool(state.archived),
+    }
+    # JSON always has attachments: this came as XML (protocol.md §6.1).
+    kept = frozenset(FORMS.kept) if state.attachments is None else frozenset[str]()
+    return Row(
+        family=FORMS,
+        domain=state.domain,
+        id=state.id,
+        group=state.xmlns,
+        title=title or "",
+        version=state.state_version,
+        deleted=bool(state.archived),
+        line=Line({name: cell for name, cell in own.items() if name not in kept}, {}, kept),
+        answers=state.form,
+    )
 
 
-def cells(row: Row, columns: Mapping[str, str]) -> Mapping[str, Cell]:
-    """Return the row by column; a column that is missing is null, or kept.
+def filled(line: Line, held: Mapping[str, Cell]) -> Line:
+    """Return the line with the columns that it keeps taken from the row that it replaces."""
+    kept = {column: held.get(column) for column in line.kept}
+    return replace(line, own={**line.own, **kept}, kept=frozenset())
+
+
+def cells(line: Line, columns: Mapping[str, str]) -> Mapping[str, Cell]:
+    """Return the line by column; a column that is missing is null, or kept.
 
     `columns` maps properties to their columns. Those without one are in `cw_overflow`, as JSON.
     """
-    by_column = dict(row.own)
+    by_column = dict(line.own)
     overflow: dict[str, str] = {}
-    for source, text in row.properties.items():
+    for source, text in line.properties.items():
         column = columns.get(source)
         if column is None:
             overflow[source] = text
         else:
             by_column[column] = text
     if overflow:
-        by_column["cw_overflow"] = _json(overflow)
+        by_column["cw_overflow"] = json_text(overflow)
     return by_column
 
 
@@ -165,24 +223,41 @@ def _index_cells(indices: Mapping[str, Index] | None) -> Mapping[str, Cell]:
     return {
         "cw_parent_id": parent["case_id"] if parent else None,
         "cw_parent_type": parent["case_type"] if parent else None,
-        "cw_indices": _json(indices),
+        "cw_indices": json_text(indices),
     }
 
 
-def _every_text(value: Json) -> str:
-    """Return a text that holds whatever characters the value holds at any depth."""
-    if isinstance(value, Mapping):
-        return "".join(map(_every_text, (*value, *value.values())))
-    return "".join(map(_every_text, value)) if isinstance(value, list) else str(value)
+def _text(value: Json) -> str | None:
+    return value if value is None or isinstance(value, str) else json_text(value)
 
 
-def _json(value: Json) -> str:
+def json_text(value: Json) -> str:
+    """Raise TypeError for what is not JSON, lone surrogates among it."""
     return orjson.dumps(value).decode()
 
 
-def _is_clean(state: CaseState, row: Row, *, takes_nul: bool) -> bool:
-    text = "".join((*row.properties, *row.properties.values(), *_own_texts(state).values()))
-    return _DOMAIN.fullmatch(state.domain) is not None and _is_takable(text, takes_nul=takes_nul)
+def _clean_case(state: CaseState, *, takes_nul: bool) -> Row | None:
+    try:
+        row = case_row(state)
+    except TypeError:  # orjson's word for text that is not UTF-8
+        return None
+    properties = row.line.properties
+    text = "".join((*properties, *properties.values(), *_case_texts(state).values()))
+    clean = _DOMAIN.fullmatch(state.domain) and _is_takable(text, takes_nul=takes_nul)
+    return row if clean else None
+
+
+def _clean_form(state: FormState, *, takes_nul: bool) -> Row | None:
+    try:
+        row = form_row(state)
+        text = orjson.dumps([state.form, *row.line.own.values()])
+    except TypeError:
+        return None
+    if not _DOMAIN.fullmatch(state.domain):
+        return None
+    if not takes_nul and _NUL_IN_JSON in text and any("\0" in each for _, each in _texts(state)):
+        return None
+    return row
 
 
 def _is_takable(text: str, *, takes_nul: bool) -> bool:
@@ -197,7 +272,30 @@ def _is_takable(text: str, *, takes_nul: bool) -> bool:
     return True
 
 
-def _own_texts(state: CaseState) -> Mapping[str, str]:
+def _rejection(state: CaseState | FormState, *, takes_nul: bool) -> Rejection:
+    if not _DOMAIN.fullmatch(state.domain):
+        return Rejection("invalid_field", "this is no name of a project space", path="domain")
+    for path, text in _texts(state):
+        if not _is_takable(text, takes_nul=takes_nul):
+            what = "a NUL character" if "\0" in text else "text that is not UTF-8"
+            return Rejection("invalid_field", f"the database does not take {what}", path=path)
+    return Rejection("invalid_field", "a value has no JSON text", path="")
+
+
+def _texts(state: CaseState | FormState) -> Iterator[tuple[str, str]]:
+    """Yield all text that becomes a column's name or a cell, with its path."""
+    if isinstance(state, FormState):
+        row = {name: getattr(state, name) for name in ("id", "app_id", "version", "build_id")}
+        yield from ((path, text or "") for path, text in row.items())
+        yield from _texts_within("metadata", state.metadata or {})
+        yield from _texts_within("attachments", state.attachments or {})
+        yield from _texts_within("form", state.form)
+        return
+    yield from _case_texts(state).items()
+    yield from _texts_within("properties", state.properties)
+
+
+def _case_texts(state: CaseState) -> Mapping[str, str]:
     indices = "".join(
         f"{identifier} {index['case_type']} {index['case_id']} {index['relationship']} "
         for identifier, index in (state.indices or {}).items()
@@ -205,19 +303,15 @@ def _own_texts(state: CaseState) -> Mapping[str, str]:
     return {"case_id": state.case_id, "user_id": state.user_id or "", "indices": indices}
 
 
-def _rejection(state: CaseState, *, takes_nul: bool) -> Rejection:
-    if not _DOMAIN.fullmatch(state.domain):
-        return Rejection("invalid_field", "this is no name of a project space", path="domain")
-    for path, text in _texts(state):
-        if not _is_takable(text, takes_nul=takes_nul):
-            what = "a NUL character" if "\0" in text else "text that is not UTF-8"
-            return Rejection("invalid_field", f"the database does not take {what}", path=path)
-    return Rejection("invalid_field", "a property has no JSON text", path="properties")
+def _texts_within(path: str, values: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    for name in values:
+        yield path, name
+    for name, value in values.items():
+        yield f"{path}.{name}", value if isinstance(value, str) else _every_text(value)
 
 
-def _texts(state: CaseState) -> Iterator[tuple[str, str]]:
-    yield from _own_texts(state).items()
-    for name in state.properties:
-        yield "properties", name
-    for name, value in state.properties.items():
-        yield f"properties.{name}", value if isinstance(value, str) else _every_text(value)
+def _every_text(value: Json) -> str:
+    """Return a text that holds whatever characters the value holds at any depth."""
+    if isinstance(value, Mapping):
+        return "".join(map(_every_text, (*value, *value.values())))
+    return "".join(map(_every_text, value)) if isinstance(value, list) else str(value)

@@ -1,13 +1,12 @@
 """`[sinks.NAME]` with `type = "sql"`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from sinks.base import Source
 from sinks.settings import SinkTable
 
 SQLITE: Final = "sqlite:///"
@@ -35,15 +34,11 @@ class SqlSettings(SinkTable, frozen=True, kw_only=True, tag="sql"):
     on_delete: Annotated[
         Literal["delete", "mark"],
         Meta(
-            description="What becomes of the row of a case that is gone: it goes too, or stays "
-            "with `cw_deleted`.",
+            description="What becomes of the row of a case that is gone, or of a form that was "
+            "archived: it goes too, or stays with `cw_deleted`.",
             examples=["mark"],
         ),
     ] = "delete"
-
-    @property
-    def sources(self) -> Sequence[Source]:
-        return self.topics or ("case-state",)
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()

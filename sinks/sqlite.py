@@ -16,20 +16,21 @@ from typing import Final, TypeVar
 from schemas.errors import TargetError, TransientError
 from sinks.base import Message, Outcome
 from sinks.catalog import (
-    GUARD_COLUMNS,
-    GUARD_TABLE,
+    NAMES_LAYOUT,
     NAMES_TABLE,
-    CaseTable,
     Catalog,
     Name,
+    Table,
     by_kept,
     growth,
-    missing,
+    lines_of,
     upsert_tail,
 )
-from sinks.guard import Held, OnDelete, by_domain, decided
+from sinks.guard import Held, OnDelete, decided, parts
+from sinks.layout import FAMILIES, Kind, Layout
+from sinks.moves import move_texts
 from sinks.names import quoted, shortened
-from sinks.rows import KEY, OWN_COLUMNS, UNSAYABLE, Cell, Kind, Row, cases, cells, filled, prepared
+from sinks.rows import Cell, Line, Row, cells, prepared
 
 T = TypeVar("T")
 
@@ -98,12 +99,12 @@ class SqliteSink:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
-        rows = prepared(cases(messages), takes_nul=True)
+        rows = prepared(messages, takes_nul=True)
         outcomes: dict[int, Outcome] = {}
-        for domain, places in by_domain(rows).items():
+        for (domain, _), places in parts(rows).items():
             chosen = [rows[place] for place in places]
             with _translated_errors(self._file(domain)):
-                written = _write_domain(self._connection(domain), chosen, self._on_delete)
+                written = _write_part(self._connection(domain), chosen, self._on_delete)
             outcomes.update(zip(places, written, strict=True))
         return [outcomes[place] for place in range(len(rows))]
 
@@ -154,10 +155,11 @@ def _connect(file: Path, busy_seconds: float) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.create_function("cw_first_parts", 2, _first_parts, deterministic=True)
         with _transaction(connection):
-            connection.execute(_table_text(GUARD_TABLE, GUARD_COLUMNS, ("domain", "case_id")))
-            columns: Mapping[str, Kind] = dict.fromkeys(("table_name", "source", "name"), "text")
-            connection.execute(_table_text(NAMES_TABLE, columns, ("table_name", "name")))
+            for family in FAMILIES.values():
+                connection.execute(_table_text(family.guard, family.guard_layout))
+            connection.execute(_table_text(NAMES_TABLE, NAMES_LAYOUT))
     except BaseException:
         connection.close()
         raise
@@ -176,111 +178,133 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _write_domain(
+def _write_part(
     connection: sqlite3.Connection, rows: Sequence[Row], on_delete: OnDelete
 ) -> Sequence[Outcome]:
     with _transaction(connection):
         catalog = _grown(connection, rows)
-        decision = decided(rows, _held(connection, rows), on_delete)
-        domain = rows[0].domain
+        held = _held(connection, rows)
+        decision = decided(rows, held, on_delete)
+        domain, family = rows[0].domain, rows[0].family
         connection.executemany(
-            f"INSERT OR REPLACE INTO {GUARD_TABLE} VALUES (?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT OR REPLACE INTO {family.guard} VALUES (?, ?, ?, ?, ?)",  # noqa: S608
             [
-                (domain, case_id, held.case_type, held.version, held.deleted)
-                for case_id, held in decision.guards.items()
+                (domain, each, guard.group, guard.version, guard.deleted)
+                for each, guard in decision.guards.items()
             ],
         )
         tables = catalog.written(decision)
         left: dict[str, Mapping[str, Cell]] = {}
-        for case_type, table in tables.items():
-            left |= _removed(connection, table, domain, decision.removed.get(case_type, ()))
+        for group, table in tables.items():
+            removed, replaced = decision.removed.get(group, ()), decision.replaced.get(group, ())
+            left |= _kept(connection, table, family.kept, domain, removed)
+            _delete(connection, table, domain, removed)
+            for repeat in table.repeats.values():
+                _delete(connection, repeat, domain, [*removed, *replaced])
             connection.executemany(
-                f"UPDATE {quoted(table.name)} SET cw_deleted = 1"  # noqa: S608
-                " WHERE cw_domain = ? AND cw_case_id = ?",
-                [(domain, case_id) for case_id in decision.marked.get(case_type, ())],
+                f"UPDATE {quoted(table.name)} SET cw_deleted = 1 {_where(table)}",  # noqa: S608
+                [(domain, each) for each in decision.marked.get(group, ())],
             )
-        for case_type, table in tables.items():
-            _upsert(connection, table, decision.upserts.get(case_type, ()), left)
+        for group, table in tables.items():
+            for path, lines in lines_of(decision.upserts.get(group, ()), table, left).items():
+                _upsert(connection, table.at(path) or table, lines)
     return decision.outcomes
 
 
 def _grown(connection: sqlite3.Connection, rows: Sequence[Row]) -> Catalog:
     """Return the catalog, with all tables and columns that the rows need."""
-    found = connection.execute(f"SELECT table_name, source, name FROM {NAMES_TABLE}")  # noqa: S608
-    names = [Name(*row) for row in found]
-    catalog = Catalog.of(names)
-    lacking = missing(rows, catalog)
-    if not lacking:
+    query = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608
+    catalog = Catalog.of([Name(*row) for row in connection.execute(query)])
+    if not any(map(catalog.lacks, rows)):
         return catalog
-    added = growth(lacking, catalog)
-    for name in added:
-        if name.table:
-            connection.execute(
-                f"ALTER TABLE {quoted(name.table)} ADD COLUMN {quoted(name.name)} TEXT"
-            )
+    added = growth(rows, catalog)
+    complete = catalog.with_names(added.names)
+    layouts = {each.name: each.layout for form in complete.tables.values() for each in form.all()}
+    for name in added.names:
+        if name.kind == "column":
+            text = f"ALTER TABLE {quoted(name.table)} ADD COLUMN {quoted(name.name)} TEXT"
         else:
-            connection.execute(_table_text(name.name, OWN_COLUMNS, KEY))
+            text = _table_text(name.name, layouts[name.name])
+        connection.execute(text)
+    for move in added.moves:
+        for text in move_texts(move, quoted, "cw_first_parts(cw_path, {})".format):
+            connection.execute(text)
     connection.executemany(
-        f"INSERT INTO {NAMES_TABLE} VALUES (?, ?, ?)",  # noqa: S608
-        [(name.table, name.source, name.name) for name in added],
+        f"INSERT INTO {NAMES_TABLE} VALUES (?, ?, ?, ?, ?)",  # noqa: S608
+        [
+            (number, name.table, name.kind, name.source, name.name)
+            for number, name in enumerate(added.names, len(catalog.names) + 1)
+        ],
     )
-    return Catalog.of([*names, *added])
+    return complete
+
+
+def _first_parts(path: str, number: int) -> str:
+    return "/".join(path.split("/")[:number])
 
 
 def _held(connection: sqlite3.Connection, rows: Sequence[Row]) -> Mapping[str, Held]:
-    found = {}
+    found, family = {}, rows[0].family
     query = (
-        f"SELECT case_type, version, deleted FROM {GUARD_TABLE} WHERE domain = ? AND case_id = ?"  # noqa: S608
+        f"SELECT {family.group}, version, deleted FROM {family.guard} "  # noqa: S608
+        f"WHERE domain = ? AND {family.id} = ?"
     )
     for row in rows:
-        for case_type, version, deleted in connection.execute(query, (row.domain, row.case_id)):
-            found[row.case_id] = Held(case_type, version, bool(deleted))
+        for group, version, deleted in connection.execute(query, (row.domain, row.id)):
+            found[row.id] = Held(group, version, bool(deleted))
     return found
 
 
 def _version(connection: sqlite3.Connection, message: Message) -> int | None:
-    query = f"SELECT version FROM {GUARD_TABLE} WHERE domain = ? AND case_id = ?"  # noqa: S608
+    family = FAMILIES[message.kind]
+    query = f"SELECT version FROM {family.guard} WHERE domain = ? AND {family.id} = ?"  # noqa: S608
     found = connection.execute(query, (message.domain, message.subject)).fetchone()
     return None if found is None else int(found[0])
 
 
-def _removed(
-    connection: sqlite3.Connection, table: CaseTable, domain: str, case_ids: Sequence[str]
+def _kept(
+    connection: sqlite3.Connection,
+    table: Table,
+    columns: Sequence[str],
+    domain: str,
+    ids: Sequence[str],
 ) -> Mapping[str, Mapping[str, Cell]]:
-    """Delete rows, and return what they held in the columns that a state may keep."""
+    """Return what rows hold in the columns that a state may keep."""
     found = {}
-    where = f"FROM {quoted(table.name)} WHERE cw_domain = ? AND cw_case_id = ?"
-    for case_id in case_ids:
-        query = f"SELECT {', '.join(UNSAYABLE)} {where}"
-        for row in connection.execute(query, (domain, case_id)):
-            found[case_id] = dict(zip(UNSAYABLE, row, strict=True))
-        connection.execute(f"DELETE {where}", (domain, case_id))
+    query = f"SELECT {', '.join(columns)} FROM {quoted(table.name)} {_where(table)}"  # noqa: S608
+    for each in ids:
+        for row in connection.execute(query, (domain, each)):
+            found[each] = dict(zip(columns, row, strict=True))
     return found
 
 
-def _upsert(
-    connection: sqlite3.Connection,
-    table: CaseTable,
-    rows: Sequence[Row],
-    left: Mapping[str, Mapping[str, Cell]],
-) -> None:
+def _delete(connection: sqlite3.Connection, table: Table, domain: str, ids: Sequence[str]) -> None:
+    text = f"DELETE FROM {quoted(table.name)} {_where(table)}"  # noqa: S608
+    connection.executemany(text, [(domain, each) for each in ids])
+
+
+def _where(table: Table) -> str:
+    domain, of = table.layout.key[:2]
+    return f"WHERE {domain} = ? AND {of} = ?"
+
+
+def _upsert(connection: sqlite3.Connection, table: Table, lines: Sequence[Line]) -> None:
     columns = list(table.all_columns)
-    complete = [filled(row, left[row.case_id]) if row.case_id in left else row for row in rows]
-    for kept, group in by_kept(complete).items():
-        names, marks = ", ".join(map(quoted, columns)), ", ".join("?" * len(columns))
+    names, marks = ", ".join(map(quoted, columns)), ", ".join("?" * len(columns))
+    for kept, group in by_kept(lines).items():
         connection.executemany(
             f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({marks})"  # noqa: S608
-            f" {upsert_tail(columns, kept)}",
+            f" {upsert_tail(table, kept)}",
             (
                 [by_column.get(column) for column in columns]
-                for by_column in (cells(row, table.columns) for row in group)
+                for by_column in (cells(line, table.columns) for line in group)
             ),
         )
 
 
-def _table_text(name: str, columns: Mapping[str, Kind], key: Sequence[str]) -> str:
-    parts = [f"{quoted(column)} {_TYPES[kind]}" for column, kind in columns.items()]
+def _table_text(name: str, layout: Layout) -> str:
+    columns = [f"{quoted(column)} {_TYPES[kind]}" for column, kind in layout.own.items()]
     return (
         f"CREATE TABLE IF NOT EXISTS {quoted(name)} "
-        f"({', '.join(parts)}, PRIMARY KEY ({', '.join(key)}))"
+        f"({', '.join(columns)}, PRIMARY KEY ({', '.join(layout.key)}))"
     )

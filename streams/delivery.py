@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from schemas.errors import RejectedRowsError, Rejection, TransientError
+from schemas.form import FormState
 from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
 from sinks.match import Choice
 from streams import metrics
@@ -230,7 +231,7 @@ def message_of(record: SinkRecord) -> Message | Rejection:
         if not version and source in ("case-state", "form-state"):
             raise ValueError  # noqa: TRY301
         key = (record.key or b"").decode()
-        state = _forgotten(record, key) if record.value is None else record.value
+        state = _forgotten(record, source, key) if record.value is None else record.value
         value, event = parsed(state, source)
     except (TypeError, ValueError):
         return Rejection("invalid_field", f"this is nothing that belongs on {source}")
@@ -254,17 +255,24 @@ def _source(record: Record) -> Source | None:
     return next((source for source in EVENTS if topic.endswith(source)), None)
 
 
-def _forgotten(record: Record, key: str) -> bytes:
+def _forgotten(record: Record, source: Source, key: str) -> bytes:
     """Return the state that a null stands for: of a case that is gone, as its last state said.
 
-    Who was away for long may never have read that one: it is compacted away. Raises ValueError if
-    the null is none of ours.
+    Who was away for long may never have read that one: it is compacted away. A form that is gone
+    is one that was archived. Raises ValueError if the null is none of ours.
     """
-    domain, _, case_id = key.partition("/")
-    if not case_id:
+    domain, _, subject = key.partition("/")
+    if not subject:
         raise ValueError
-    return (
-        Gone(version_of(record.headers), captured_id(record), None, "")
-        .state(domain, case_id)
-        .to_json()
-    )
+    version, of = version_of(record.headers), captured_id(record)
+    if source == "case-state":
+        return Gone(version, of, None, "").state(domain, subject).to_json()
+    return FormState(
+        id=subject,
+        domain=domain,
+        form={},
+        metadata=None,
+        archived=True,
+        state_version=version,
+        captured_id=of,
+    ).to_json()

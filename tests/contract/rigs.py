@@ -1,28 +1,32 @@
 """The three sinks, each with a way to read back what it wrote in one common form."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 import psycopg
 
 from schemas.case import CaseState, Index
+from schemas.form import FormState
 from schemas.times import from_datetime
 from schemas.values import Json
+from sinks.answers import Place
 from sinks.base import Message, Result, Sink
-from sinks.catalog import Catalog, Name
+from sinks.catalog import Catalog, Name, Table
 from sinks.guard import OnDelete
+from sinks.layout import CASES, FORMS, Layout
 from sinks.memory import MemorySink
 from sinks.names import quoted, shortened
 from sinks.postgres import PostgresSink
-from sinks.rows import OWN_COLUMNS
+from sinks.rows import Line
 from sinks.sqlite import SqliteSink
 
+State: TypeAlias = CaseState | FormState
 Query = Callable[[str], Sequence[tuple[Any, ...]]]
 
 
@@ -35,20 +39,30 @@ class Stored:
     properties: Mapping[str, str]
 
 
-class CaseSink:
-    """A sink that is given case states as they are."""
+@dataclass(frozen=True)
+class StoredForm:
+    """A row of a form's table. `repeats` holds their rows' texts by place, by path."""
+
+    xmlns: str
+    own: Mapping[str, Json]
+    texts: Mapping[str, str]
+    repeats: Mapping[str, Mapping[Place, Mapping[str, str]]]
+
+
+class StateSink:
+    """A sink that is given states as they are."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.open = sink.open
         self.close = sink.close
 
-    async def write(self, states: Sequence[CaseState]) -> Sequence[Result]:
+    async def write(self, states: Sequence[State]) -> Sequence[Result]:
         return await self.sink.write(messages(*states))
 
 
 class Rig(Protocol):
-    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
+    def sink(self, on_delete: OnDelete = "delete") -> StateSink:
         """Return another worker's sink for the same target."""
 
     def rows(self, domain: str) -> Mapping[str, Stored]:
@@ -57,37 +71,52 @@ class Rig(Protocol):
     def guards(self, domain: str) -> Mapping[str, tuple[str, int, bool]]:
         """Return type, version and deleted by case id."""
 
+    def forms(self, domain: str) -> Mapping[str, StoredForm]:
+        """Return all rows of all forms' tables, by form id."""
+
 
 class MemoryRig:
     def __init__(self) -> None:
         self.store = MemorySink()
 
-    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
+    def sink(self, on_delete: OnDelete = "delete") -> StateSink:
         sink = MemorySink(on_delete)
-        sink.cases, sink.rows = self.store.cases, self.store.rows
-        return CaseSink(sink)
+        sink.guards, sink.rows = self.store.guards, self.store.rows
+        sink.repeats = self.store.repeats
+        return StateSink(sink)
 
     def rows(self, domain: str) -> Mapping[str, Stored]:
         return {
-            row.case_id: Stored(row.case_type, own_values(row.own), row.properties)
-            for (of, _), row in self.store.rows.items()
-            if of == domain
+            row.id: Stored(row.group, own_values(row.line.own, CASES.layout), row.line.properties)
+            for (of, state, _), row in self.store.rows.items()
+            if (of, state) == (domain, "case")
         }
 
     def guards(self, domain: str) -> Mapping[str, tuple[str, int, bool]]:
         return {
-            case_id: (held.case_type, held.version, held.deleted)
-            for (of, case_id), held in self.store.cases.items()
-            if of == domain
+            case_id: (held.group, held.version, held.deleted)
+            for (of, state, case_id), held in self.store.guards.items()
+            if (of, state) == (domain, "case")
         }
+
+    def forms(self, domain: str) -> Mapping[str, StoredForm]:
+        found = {}
+        for (of, state, form_id), row in self.store.rows.items():
+            if (of, state) == (domain, "form"):
+                lines = dict(row.lines(self.store.repeats[domain, ("form", row.group)]))
+                (line,) = lines.pop("")
+                own = own_values(line.own, FORMS.layout)
+                repeats = {path: by_place(inner) for path, inner in lines.items() if inner}
+                found[form_id] = StoredForm(row.group, own, line.properties, repeats)
+        return found
 
 
 class SqliteRig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
-        return CaseSink(SqliteSink(self.folder, on_delete))
+    def sink(self, on_delete: OnDelete = "delete") -> StateSink:
+        return StateSink(SqliteSink(self.folder, on_delete))
 
     def query(self, domain: str, text: str) -> Sequence[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.folder / f"{shortened(domain)}.db")) as connection:
@@ -99,13 +128,16 @@ class SqliteRig:
     def guards(self, domain: str) -> Mapping[str, tuple[str, int, bool]]:
         return read_guards(lambda text: self.query(domain, text))
 
+    def forms(self, domain: str) -> Mapping[str, StoredForm]:
+        return read_forms(lambda text: self.query(domain, text))
+
 
 class PostgresRig:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def sink(self, on_delete: OnDelete = "delete") -> CaseSink:
-        return CaseSink(PostgresSink(self.url, on_delete))
+    def sink(self, on_delete: OnDelete = "delete") -> StateSink:
+        return StateSink(PostgresSink(self.url, on_delete))
 
     def query(self, domain: str, text: str) -> Sequence[tuple[Any, ...]]:
         with psycopg.connect(self.url) as connection:
@@ -118,26 +150,67 @@ class PostgresRig:
     def guards(self, domain: str) -> Mapping[str, tuple[str, int, bool]]:
         return read_guards(lambda text: self.query(domain, text))
 
+    def forms(self, domain: str) -> Mapping[str, StoredForm]:
+        return read_forms(lambda text: self.query(domain, text))
+
+
+def read_catalog(query: Query) -> Catalog:
+    names = query("SELECT table_name, kind, source, name FROM cw_names ORDER BY number")
+    return Catalog.of([Name(*row) for row in names])
+
+
+def read_lines(query: Query, table: Table) -> Iterator[Line]:
+    columns = [*table.all_columns]
+    selected = ", ".join(map(quoted, columns))
+    for row in query(f"SELECT {selected} FROM {quoted(table.name)}"):  # noqa: S608
+        by_column = dict(zip(columns, row, strict=True))
+        overflow = from_json(by_column.pop("cw_overflow")) or {}
+        properties = {
+            source: by_column[column]
+            for source, column in table.columns.items()
+            if by_column[column] is not None
+        }
+        yield Line(own_values(by_column, table.layout), properties | overflow)
+
 
 def read_rows(query: Query) -> Mapping[str, Stored]:
-    names = [Name(*row) for row in query("SELECT table_name, source, name FROM cw_names")]
     found: dict[str, Stored] = {}
-    for case_type, table in Catalog.of(names).tables.items():
-        columns = [*OWN_COLUMNS, *table.columns.values()]
-        selected = ", ".join(map(quoted, columns))
-        for row in query(f"SELECT {selected} FROM {quoted(table.name)}"):  # noqa: S608
-            by_column = dict(zip(columns, row, strict=True))
-            overflow = from_json(by_column.pop("cw_overflow")) or {}
-            own = own_values(by_column)
-            properties = {
-                source: by_column[column]
-                for source, column in table.columns.items()
-                if by_column[column] is not None
-            }
-            case_id = by_column["cw_case_id"]
+    for (state, case_type), table in read_catalog(query).tables.items():
+        for line in read_lines(query, table) if state == "case" else ():
+            case_id = str(line.own["cw_case_id"])
             assert case_id not in found, "a case has a row in two tables"
-            found[case_id] = Stored(case_type, own, properties | overflow)
+            found[case_id] = Stored(case_type, line.own, line.properties)
     return found
+
+
+def read_forms(query: Query) -> Mapping[str, StoredForm]:
+    found: dict[str, StoredForm] = {}
+    for (state, xmlns), table in read_catalog(query).tables.items():
+        if state != "form":
+            continue
+        inner: dict[str, list[tuple[str, Line]]] = {}
+        for path, repeat in table.repeats.items():
+            for line in read_lines(query, repeat):
+                inner.setdefault(str(line.own["cw_form_id"]), []).append((path, line))
+        for line in read_lines(query, table):
+            form_id = str(line.own["cw_form_id"])
+            assert form_id not in found, "a form has a row in two tables"
+            of_form = inner.pop(form_id, [])
+            repeats = {
+                path: by_place([each for of, each in of_form if of == path])
+                for path in {path for path, _ in of_form}
+            }
+            found[form_id] = StoredForm(xmlns, line.own, line.properties, repeats)
+        assert not inner, "rows of repeats were left behind"
+    return found
+
+
+def by_place(lines: Sequence[Line]) -> Mapping[Place, Mapping[str, str]]:
+    return {
+        Place(*(line.own[f"cw_{name}"] for name in ("path", "ordinal", "parent_path"))):  # type: ignore[arg-type]
+        line.properties
+        for line in lines
+    }  # fmt: skip
 
 
 def read_guards(query: Query) -> Mapping[str, tuple[str, int, bool]]:
@@ -145,9 +218,9 @@ def read_guards(query: Query) -> Mapping[str, tuple[str, int, bool]]:
     return {case_id: (of, version, bool(deleted)) for case_id, of, version, deleted in rows}
 
 
-def own_values(by_column: Mapping[str, Json]) -> Mapping[str, Json]:
-    own = {column: by_column.get(column) for column in OWN_COLUMNS if column != "cw_overflow"}
-    for column, kind in OWN_COLUMNS.items():
+def own_values(by_column: Mapping[str, Json], layout: Layout) -> Mapping[str, Json]:
+    own = {column: by_column.get(column) for column in layout.own if column != "cw_overflow"}
+    for column, kind in layout.own.items():
         value = own.get(column)
         if kind == "flag" and value is not None:
             own[column] = bool(value)
@@ -163,10 +236,10 @@ def from_json(value: Json) -> Json:
 
 
 @asynccontextmanager
-async def opened(sink: Sink | CaseSink) -> AsyncIterator[CaseSink]:
+async def opened(sink: Sink | StateSink) -> AsyncIterator[StateSink]:
     await sink.open()
     try:
-        yield sink if isinstance(sink, CaseSink) else CaseSink(sink)
+        yield sink if isinstance(sink, StateSink) else StateSink(sink)
     finally:
         await sink.close()
 
@@ -198,19 +271,36 @@ def case_state(domain: str, case_id: str = "c1", version: int = 1, **given: Json
     return CaseState(domain=domain, case_id=case_id, version=version, **values)
 
 
-def messages(*states: CaseState) -> Sequence[Message]:
+def form_state(domain: str, form_id: str = "f1", version: int = 1, **given: Json) -> FormState:
+    """Return a state; `form` is what is added to a name and an xmlns."""
+    form = {"#type": "data", "@name": "Home Visit", "@xmlns": "http://example.org/visit"}
+    values: dict[str, Json] = {
+        "metadata": {"username": "tester", "timeStart": "2026-11-22T09:58:00.000000Z"},
+        "received_on": "2026-11-22T10:00:00.000001Z",
+        "app_id": "a1",
+        "attachments": {},
+        "archived": False,
+        "captured_id": "0",
+        **given,
+        "form": form | given.get("form", {}),
+    }
+    return FormState(domain=domain, id=form_id, state_version=version, **values)
+
+
+def messages(*states: State) -> Sequence[Message]:
     """Return the messages by which states come to a sink."""
-    return [
-        Message(
-            source="case-state",
-            partition=0,
-            offset=offset,
-            timestamp=0,
-            key=f"{state.domain}/{state.case_id}",
-            headers=[],
-            value={},
-            event=state,
-            version=state.version,
-        )
-        for offset, state in enumerate(states)
-    ]
+    return [message(state, offset) for offset, state in enumerate(states)]
+
+
+def message(state: State, offset: int) -> Message:
+    return Message(
+        source="case-state" if isinstance(state, CaseState) else "form-state",
+        partition=0,
+        offset=offset,
+        timestamp=0,
+        key=f"{state.domain}/{state.case_id if isinstance(state, CaseState) else state.id}",
+        headers=[],
+        value={},
+        event=state,
+        version=state.version if isinstance(state, CaseState) else state.state_version,
+    )

@@ -14,17 +14,17 @@ from schemas.case import CaseState
 from schemas.errors import RejectedRowsError, TransientError
 from sinks.base import Result
 from sinks.guard import OnDelete
-from tests.contract.rigs import PARENT, CaseSink, Rig, case_state, opened
+from tests.contract.rigs import PARENT, Rig, State, StateSink, case_state, opened
 
 pytestmark = pytest.mark.anyio
 
 
-async def write(rig: Rig, *states: CaseState, on_delete: OnDelete = "delete") -> Sequence[Result]:
+async def write(rig: Rig, *states: State, on_delete: OnDelete = "delete") -> Sequence[Result]:
     async with opened(rig.sink(on_delete)) as sink:
         return await sink.write(states)
 
 
-async def written(sink: CaseSink, states: Sequence[CaseState]) -> None:
+async def written(sink: StateSink, states: Sequence[State]) -> None:
     """Write as the runner does: what is transient, such as a lock, is tried again."""
     with anyio.fail_after(30):
         while True:

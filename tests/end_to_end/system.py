@@ -17,6 +17,7 @@ from casewire.progress import await_caught_up
 from casewire.reading import read_topic
 from casewire.sums import Sums, count_sums
 from schemas.settings import KafkaSettings
+from sinks.sql_settings import SqlSettings
 from streams.records import Record
 from tests.servers import free_port
 
@@ -119,7 +120,8 @@ class System:
     async def caught_up(self) -> None:
         """Return when all that was captured has gone through streams and into every sink."""
         with anyio.fail_after(CATCH_UP_SECONDS):
-            await await_caught_up(self.kafka, self.sinks, lambda _group, _left: None)
+            sinks = dict.fromkeys(self.sinks, SqlSettings().sources)
+            await await_caught_up(self.kafka, sinks, lambda _group, _left: None)
 
     async def sums(self) -> Sums:
         return await count_sums(self.kafka)

@@ -49,7 +49,7 @@ def postgres_query(url: str, domain: str) -> Query:
 def held_cases(query: Query) -> dict[str, Held]:
     """Return all cases of a domain's tables by case id."""
     names = query("SELECT * FROM cw_names")
-    tables = {row["name"] for row in names if not row["table_name"]}
+    tables = {row["name"] for row in names if row["kind"] == "case"}
     columns = {
         table: {row["name"]: row["source"] for row in names if row["table_name"] == table}
         for table in tables

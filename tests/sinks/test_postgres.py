@@ -12,7 +12,7 @@ from schemas.case import CaseState
 from schemas.errors import RejectedRowsError, TargetError, TransientError
 from sinks.names import quoted
 from sinks.postgres import PostgresSink
-from tests.contract.rigs import PARENT, PostgresRig, case_state, opened
+from tests.contract.rigs import PARENT, PostgresRig, case_state, form_state, opened
 from tests.servers import PostgresServer, running_postgres
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
@@ -90,6 +90,29 @@ async def test_a_server_killed_in_mid_batch_and_back(
         assert await sink.write(batch) == ["written"] * 50
     assert {row.own["cw_version"] for row in rig.rows(domain).values()} == {2}
     assert len(rig.rows(domain)) == len(rig.guards(domain)) == 50
+
+
+async def test_a_server_killed_while_a_repeat_is_written(
+    mortal: PostgresServer, domain: str
+) -> None:
+    """A form has all rows of one version: those of its repeats are in the same transaction."""
+    rig = PostgresRig(mortal.url())
+    old, new = ([{"drug": "a"}] * 3, [{"drug": "b"}] * 2)
+    async with opened(rig.sink()) as sink:
+        await sink.write([form_state(domain, version=1, form={"visit": old})])
+        (before,) = rig.forms(domain).values()
+        table = rig.query(domain, "SELECT name FROM cw_names WHERE kind = 'repeat'")[0][0]
+        with locked(rig.url, f'"{domain}"."{table}"'):
+            again = [form_state(domain, version=2, form={"visit": new, "x": "1"})]
+            writing = asyncio.create_task(asyncio.wait_for(sink.write(again), 30))
+            await until_waiting(rig.url, "LOCK TABLE")
+            mortal.stop("immediate")
+            with pytest.raises(TransientError):
+                await writing
+        mortal.start()
+        assert rig.forms(domain) == {"f1": before}
+        assert await sink.write(again) == ["written"]
+    assert len(rig.forms(domain)["f1"].repeats["visit"]) == 2
 
 
 async def test_a_server_restarted_between_batches(mortal: PostgresServer, domain: str) -> None:

@@ -25,6 +25,7 @@ from streams.delivery import (
     Pace,
     backoff,
 )
+from tests.contract.rigs import form_state
 from tests.streams.made import Made, state_record
 
 pytestmark = pytest.mark.anyio
@@ -191,6 +192,18 @@ async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> 
     assert set(sink.rows) == {"a"}
 
 
+async def test_a_null_of_a_form_is_one_that_is_gone() -> None:
+    sink = MemorySink()
+    delivery = Delivery("test", sink)
+    topic, key = "casewire.form-state", b"demo/f1"
+    for value, version in ((form_state("demo", version=3).to_json(), 3), (None, 4)):
+        headers = [("casewire-version", b"%d" % version)]
+        delivered = await delivery.deliver([Made(value, key, headers, topic)])
+        assert delivered.ends == ["written"]
+    assert sink.rows == {}
+    assert sink.guards["demo", "form", "f1"].version == 4
+
+
 async def test_what_a_rule_leaves_out_is_counted_by_the_rule() -> None:
     sink = ScriptedSink()
     choice = Choice(
@@ -247,7 +260,7 @@ def test_rows_do_not_depend_on_the_size_of_batches(
         delivery = Delivery("test", sink)
         for batch in batches:
             assert not (await delivery.deliver(batch)).rejected
-        return {case_id: row.version for (_, case_id), row in sink.rows.items()}
+        return {case_id: row.version for (_, _, case_id), row in sink.rows.items()}
 
     starts = list(accumulate(sizes, initial=0))
     cut = [records[start:end] for start, end in pairwise(starts)]

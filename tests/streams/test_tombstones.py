@@ -142,10 +142,10 @@ async def test_a_sink_takes_a_null_for_a_deletion(
     told = [Made(gone.to_json(), b"demo/c1", version)] if saw_the_deletion else []
     for some in ([state_record("c1", 5)], told, [null_of(gone)], [state_record("c1", 6)]):
         assert not (await delivery.deliver(some)).rejected
-    rows = [(row.own["cw_deleted"], row.version) for row in sink.rows.values()]
+    rows = [(row.line.own["cw_deleted"], row.version) for row in sink.rows.values()]
     assert rows == ([] if on_delete == "delete" else [(True, 5)])
-    assert sink.cases["demo", "c1"].deleted
-    assert sink.cases["demo", "c1"].version == 8
+    assert sink.guards["demo", "case", "c1"].deleted
+    assert sink.guards["demo", "case", "c1"].version == 8
 
 
 async def test_a_null_of_a_case_that_a_sink_never_had_leaves_no_row() -> None:
