@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from casewire.addresses import Address, require_free
+from casewire.alerts.settings import AlertSettings
 from casewire.broker import Broker
 from casewire.cli import Launch
 from casewire.config import Config
@@ -172,7 +173,14 @@ def welcome(config: Config) -> str:
             for each in running(config.run_dir)
             if each.state_api
         ),
+        f"  alerts     {told_to(config.alerts)}",
         f"  Kafka      {config.cluster.bootstrap_servers}",
         f"  logs       {config.run_dir}",
     ]
     return "\n".join(lines)
+
+
+def told_to(alerts: AlertSettings) -> str:
+    """Return who is told when something goes wrong, without a secret."""
+    services = [url.partition(":")[0] for url in alerts.urls]
+    return ", ".join([*alerts.mail_to, *services]) or "nobody is told: see [alerts]"

@@ -65,7 +65,7 @@ def list_alerts(launch: Launch, *, everything: bool, as_json: bool) -> None:
     found = asyncio.run(_troubles(launch.config()))
     shown = [each for each in found if each.open or everything]
     if as_json:
-        click.echo(orjson.dumps([msgspec.structs.asdict(each) for each in shown]))
+        click.echo(orjson.dumps([orjson.loads(each.to_json()) for each in shown]))
         return
     for each in sorted(shown, key=lambda trouble: (not trouble.open, trouble.group)):
         click.echo(told_line(each))
@@ -127,9 +127,8 @@ def told_line(trouble: Trouble) -> str:
     what = "open" if trouble.open else "recovered"
     told = f"{trouble.told} was told at {_minute(trouble.told_at)}" if trouble.told else "not told"
     quiet = f", muted until {muted}" if trouble.muted_until else ""
-    return (
-        f"{trouble.group}\n  {what}, {trouble.count} failures from {since} to {last}; {told}{quiet}"
-    )
+    failures = f"{trouble.count} failures" if trouble.count > 1 else "1 failure"
+    return f"{trouble.group}\n  {what}, {failures} from {since} to {last}; {told}{quiet}"
 
 
 def _minute(time: str) -> str:

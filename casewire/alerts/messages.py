@@ -14,8 +14,9 @@ _RULE: Final = "\n" + "-" * 60 + "\n\n"
 
 _LETTERS: Final = """\
 What to do: nothing is lost. What failed is kept as dead letters, and nothing waits for them.
-  casewire dead-letters list
-shows them by cause. Mend the cause, then send them on with casewire dead-letters replay."""
+  casewire dead-letters list --each {chosen}
+  casewire dead-letters show {letter}
+Mend the cause, then send them on: casewire dead-letters replay {chosen}"""
 _TARGET: Final = """\
 What to do: nothing is lost, and other sinks go on. See whether the target runs, can be reached, and
 lets Casewire in; casewire doctor tries it. The sink goes on by itself where it was."""
@@ -89,7 +90,7 @@ def told_text(trouble: Trouble) -> str:
         "Payload ID": ", ".join(trouble.subjects),
         "Captured event": ", ".join(trouble.captured_ids),
         "Failures": str(trouble.count) if trouble.captured_ids else "",
-        "First and last": f"{_minute(trouble.since)}, {_minute(trouble.last)}",
+        "When": _span(_minute(trouble.since), _minute(trouble.last)),
         "Group": trouble.group,
     }
     lines += ["", *(f"{name}: {value}" for name, value in facts.items() if value)]
@@ -112,7 +113,18 @@ def _sentence(trouble: Trouble) -> str:
 def _advice(trouble: Trouble) -> str:
     if trouble.text.startswith("nearly everything"):
         return _FLOOD
-    return _ADVICE.get(trouble.cause, _LETTERS)
+    if trouble.cause in _ADVICE:
+        return _ADVICE[trouble.cause]
+    chosen = shlex.join(
+        f"--{name}={value}"
+        for name, value in (
+            ("domain", trouble.domain),
+            ("stage", trouble.stage),
+            ("cause", trouble.cause),
+        )
+        if value
+    )
+    return _LETTERS.format(chosen=chosen, letter=next(iter(trouble.captured_ids), "ID"))
 
 
 def reasons(troubles: Sequence[Trouble], interval_minutes: int) -> str:
@@ -120,10 +132,11 @@ def reasons(troubles: Sequence[Trouble], interval_minutes: int) -> str:
     mute = "\n".join(
         f"  casewire alerts mute {shlex.quote(each.group)} --for 2h" for each in troubles[:_SHOWN]
     )
+    often = "a minute" if interval_minutes == 1 else f"{interval_minutes} minutes"
     return (
-        "Why am I getting this? Your address is in [alerts] of Casewire's configuration, and gets "
-        f"what people must\nact on: at most one message in {interval_minutes} minutes about one "
-        "trouble, seldomer while it lasts, and one when it is over.\n\n"
+        "Why am I getting this? Your address is in [alerts] of Casewire's configuration, and gets\n"
+        f"what people must act on: at most one message in {often} about one trouble, less often\n"
+        "while it lasts, and one when it is over.\n\n"
         f"How do I stop it? For two hours, where Casewire runs:\n{mute}\n"
         "For good: have your address taken out of [alerts] in casewire.toml.\n"
     )
@@ -135,6 +148,10 @@ def _summary(troubles: Sequence[Trouble]) -> str:
         for word, told in (("new", "opened"), ("still", "updated"), ("recovered", "recovered"))
     }
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"first {first}, last {last}"
 
 
 def _minute(time: str) -> str:

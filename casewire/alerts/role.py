@@ -33,7 +33,9 @@ from streams.delivery import backoff
 from streams.records import Out
 
 READ: Final = ("dead-letters", "alerts", "deliveries")
-_POLL_MS: Final = 1000
+_POLL_MS: Final = 500
+#: How soon the one that waits hears that it is its turn.
+_HEARTBEAT_MS: Final = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +180,7 @@ async def _consumer(kafka: KafkaSettings, turn: Turn) -> AsyncIterator[Any]:
         partition_assignment_strategy=(OneForAll,),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        heartbeat_interval_ms=_HEARTBEAT_MS,
     )
     consumer.subscribe([kafka.topic(name) for name in READ], listener=turn)
     await consumer.start()

@@ -58,6 +58,7 @@ class Watch:
 
     kafka: KafkaSettings
     watched: Sequence[Progress]
+    every_seconds: float = EVERY_SECONDS
     _next: float = 0.0
     _behind: bool = True
 
@@ -65,7 +66,7 @@ class Watch:
         """Report to the desk who does not get on; return whether streams is behind."""
         if time.monotonic() < self._next:
             return self._behind
-        self._next = time.monotonic() + EVERY_SECONDS
+        self._next = time.monotonic() + self.every_seconds
         try:
             await self._read(now)
         except (KafkaError, UnavailableError) as error:

@@ -55,6 +55,7 @@ def test_it_says_what_hqs_mails_say_and_how_to_stop_it() -> None:
         "Address: postgresql://db:5432/x",
         "Payload ID: case c1",
         "2026-11-22 02:14 UTC",
+        "dead-letters replay --domain=demo --stage=sink:warehouse --cause=conflict",
         "Why am I getting this?",
         "casewire alerts mute demo/sink:warehouse/conflict/case-state --for 2h",
     ):

@@ -1,14 +1,22 @@
 """A worker that does not get on is told of; one that is slow, or has nothing to do, is not."""
 
+import anyio
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
 from casewire.alerts.desk import Desk
 from casewire.alerts.stalls import Progress, Worker
 from casewire.alerts.troubles import Pace
-from casewire.alerts.watch import explained, workers
+from casewire.alerts.watch import Watch, explained, workers
 from schemas.errors import TransientError
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from sinks.sql_settings import SqlSettings
 from streams.alarms import of_target
+from tests.kafka_tools import create_topics
+from tests.servers import KafkaServer
+from tests.streams.made import state_record
+from tests.streams.test_worker import send
 
 WORKER = Worker(stage="sink:a", name="sink-a", group="g", topics=["t"], patience=600)
 
@@ -62,3 +70,28 @@ def test_the_streams_and_each_sink_are_watched_with_the_patience_that_it_needs()
     assert [each.group for each in found] == ["x-streams", "x-sink-a", "x-sink-b"]
     assert found[1].topics == ["x.case-state"]
     assert found[2].patience == found[1].patience + 600
+
+
+@pytest.mark.anyio
+@pytest.mark.kafka
+async def test_what_nobody_reads_is_seen_on_a_broker(kafka: KafkaServer, prefix: str) -> None:
+    await create_topics(kafka.bootstrap_servers, prefix, ["case-state"], partitions=2)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix)
+    await send(settings, "case-state", [state_record("c1", 1)])
+    worker = workers(settings, {"a": SqlSettings()})[1]
+    watch = Watch(settings, [Progress(worker)], every_seconds=0)
+    desk = Desk(Pace(900), [])
+    with anyio.fail_after(60):
+        while True:  # the broker may still be making its topic of offsets
+            await watch.look(desk, at(0))
+            if not await watch.look(desk, at(0)):
+                break
+    assert await watch.look(desk, at(11))
+    assert list(desk.troubles) == ["/sink:a/stalled/sink-a"]
+    reader = AIOKafkaConsumer(
+        prefix + "case-state", bootstrap_servers=kafka.bootstrap_servers, group_id=worker.group
+    )
+    async with reader:
+        places = [TopicPartition(prefix + "case-state", number) for number in (0, 1)]
+        await reader.commit(await reader.end_offsets(places))
+    assert not await watch.look(desk, at(12))

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from casewire.addresses import Address
+from casewire.alerts.settings import AlertSettings
 from casewire.cli import Launch, run
 from casewire.config import load_config
 from casewire.demo import Story, command_line, require_open, run_demo, told, where_to_look
@@ -17,7 +18,7 @@ from casewire.health import running
 from casewire.reading import read_topic
 from casewire.simulation.history import Plan
 from casewire.sums import Judged, Sums
-from casewire.up import plan, surroundings, welcome
+from casewire.up import plan, surroundings, told_to, welcome
 from schemas.errors import ConfigError
 from sinks.sql_settings import SqlSettings
 from tests.servers import KafkaServer, free_port
@@ -152,6 +153,9 @@ async def test_on_a_cluster_of_others_no_broker_is_planned(
 def test_a_welcome_shows_addresses_and_no_password(tmp_path: Path) -> None:
     config = load_config(None, environment(tmp_path))
     assert f"{tmp_path}/var/sqlite/DOMAIN.db" in welcome(config)
+    assert "nobody is told: see [alerts]" in welcome(config)
+    told = AlertSettings(mail_to=["a@example.org"], urls=["slack://secret/b/c"])
+    assert told_to(told) == "a@example.org, slack"
     with_password = SqlSettings(url="postgresql://me:secret@db:5432/x?password=secret")
     assert with_password.place(config.data_dir) == "postgresql://db:5432/x"
 
