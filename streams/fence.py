@@ -76,7 +76,7 @@ class Ends:
 
 def version_of(headers: Headers) -> int:
     """Return the version that a record's headers tell, 0 if they tell none."""
-    for name, value in reversed(headers):  # it is among the last
+    for name, value in headers:  # a state has it first
         if name == VERSION:
             return int(value)
     return 0

@@ -243,7 +243,9 @@ def _headers(
     record: Record, event_type: str, schema: str, target: _Target, version: int
 ) -> list[tuple[str, bytes]]:
     source = captured_id(record)
-    headers = derived_headers(
+    # The version first: recovery reads no further.
+    headers = [("casewire-version", str(version).encode())]
+    headers += derived_headers(
         record.headers,
         event_id=f"{source}/{STAGE}/{target.ordinal}",
         captured_id=source,
@@ -251,7 +253,6 @@ def _headers(
         subject=target.subject,
         schema=schema,
     )
-    headers.append(("casewire-version", str(version).encode()))
     headers.append(("casewire-writer", target.writer.encode()))
     if target.doubt:
         headers.append(("casewire-doubt", target.doubt.encode()))

@@ -76,7 +76,8 @@ async def fill(kafka: KafkaSettings, states: int) -> None:
         for number in range(states):
             state = state_of(number)
             event_id, received = ids.next()
-            headers = derived_headers(
+            headers = [("casewire-version", str(state.version).encode())]
+            headers += derived_headers(
                 captured_headers(event_id, received, address, [("user-agent", b"bench")]),
                 event_id=f"{event_id}/state/0",
                 captured_id=event_id,
@@ -84,7 +85,6 @@ async def fill(kafka: KafkaSettings, states: int) -> None:
                 subject=state.case_id,
                 schema="case-state/1",
             )
-            headers.append(("casewire-version", str(state.version).encode()))
             headers.append(("casewire-writer", b"bench/1/00000000"))
             key = f"bench/{state.case_id}".encode()
             partition = partition_of(key, PARTITIONS)

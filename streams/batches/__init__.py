@@ -27,10 +27,11 @@ What is promised (at least once):
 - a record goes to its key's own partition (murmur2), or the process stops.
 
 The rooms: `batch` (what an agent gets, and its acknowledgement), `consumer` (fetches, delivers,
-commits), `producer` (sends record batches), `table` (the state, written behind its changelog),
-`guard` (writes over what others wrote), `tail` (ends a recovery whose changelog ends in nothing),
-`assignor` (who gets which partitions), `transport` (has Faust use all this).
+commits), `raw` (makes records of fetched bytes), `producer` (sends record batches), `table` (the
+state, written behind its changelog), `guard` (writes over what others wrote), `tail` (ends a
+recovery whose changelog ends in nothing), `assignor` (who gets which partitions), `transport` (has
+Faust use all this).
 
 Leans on private names of Faust and aiokafka: their versions are pinned exactly, and
-tests/streams/test_batches.py fails when an upgrade changes what is leant on.
+tests/streams/test_batches.py and test_raw.py fail when an upgrade changes what is leant on.
 """

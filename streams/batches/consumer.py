@@ -12,6 +12,7 @@ from faust.types import TP
 from mode import CrashingSupervisor
 
 from streams.batches.batch import Batch, BatchSchema, Work
+from streams.batches.raw import read_raw
 from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
@@ -42,6 +43,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        tables: Any = self.app.tables
+        read_raw(self._ensure_consumer(), lambda: tables.changelog_topics)
 
     async def go_back(self, dropped: Mapping[TP, int]) -> None:
         """Fetch again from these offsets on, where the position is behind them.
@@ -92,9 +98,8 @@ class BatchConsumer(driver.Consumer):
         self.last[batch.chain] = task
         self.unfinished.add(task)
         while len(self.unfinished) > ahead:
-            done, self.unfinished = await asyncio.wait(
-                self.unfinished, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait(self.unfinished, return_when=asyncio.FIRST_COMPLETED)
+            self.unfinished -= done  # other agents may have added to it meanwhile
             for finished in done:
                 finished.result()
 

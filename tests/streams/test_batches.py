@@ -1,5 +1,6 @@
 """Record batches through Faust: what is leant on, and that a crash acknowledges too little only."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from casewire.progress import committed_offsets
 from casewire.topics import admin
 from schemas.settings import KafkaSettings
 from streams.app import create_streams_app
-from streams.batches.batch import Batch, BatchSchema
+from streams.batches.batch import Batch, BatchSchema, Work
 from streams.batches.consumer import (
     FETCH_WAIT_MS,
     IDLE_SECONDS,
@@ -117,6 +118,37 @@ def test_batches_that_change_one_table_finish_one_after_the_other(tmp_path: Path
         folds.changes(batch)
         chains.append(batch.chain)
     assert chains == [TP("casewire.case-state", number) for number in (0, 0, 1)]
+
+
+class Waiting(Work):
+    """Work that is done when it is told so."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(TP("cases", partition))
+        self.told = asyncio.Event()
+
+    async def settle(self) -> None:
+        await self.told.wait()
+
+
+async def test_what_another_agent_began_meanwhile_is_still_unfinished(tmp_path: Path) -> None:
+    """Else the agents could have more batches under way than they may."""
+    app = create_streams_app(KafkaSettings(), StreamsSettings(), tmp_path)
+    consumer: Any = app.consumer
+    before, waited_for, meanwhile = (Waiting(number) for number in range(3))
+    with anyio.fail_after(10):
+        await consumer.finish(before, 5)
+        waits = asyncio.ensure_future(consumer.finish(waited_for, 1))
+        await asyncio.sleep(0)
+        await consumer.finish(meanwhile, 5)
+        waited_for.told.set()
+        await consumer.last[waited_for.chain]
+        before.told.set()
+        await waits
+        assert consumer.unfinished == {consumer.last[meanwhile.chain]}
+        meanwhile.told.set()
+        await consumer.last[meanwhile.chain]
+    consumer._thread.thread_loop.close()  # it was never started
 
 
 async def committed(settings: KafkaSettings, group: str, topic: str) -> int:
