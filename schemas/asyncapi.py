@@ -129,7 +129,7 @@ MESSAGES: Final[Mapping[str, Message]] = {
 
 
 #: What Casewire keeps for itself, in a form that may change at any time.
-INTERNAL: Final[Sequence[str]] = ("case-folds", "replays", "dead-letter-state")
+INTERNAL: Final[Sequence[str]] = ("case-folds", "replays", "dead-letter-state", "alert-state")
 
 
 @dataclass(frozen=True, slots=True)
