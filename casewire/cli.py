@@ -63,6 +63,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "replay": Entry(
         "casewire.replay_command:replay", "Have events processed again, or sent to a sink again."
     ),
+    "deliveries": Entry(
+        "casewire.deliveries_command:deliveries", "Tell what became of a case at each sink."
+    ),
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
     "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
     "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),

@@ -19,11 +19,11 @@ from casewire.progress import await_caught_up
 from casewire.reading import read_topic
 from casewire.simulation.delivery import deliver
 from casewire.simulation.history import Plan, make_history
+from casewire.sink_config import sources
 from casewire.sums import Sums, count_sums
 from casewire.supervisor import Say
 from casewire.truth import Truth, compare
 from schemas.errors import ConfigError
-from schemas.settings import KafkaSettings
 
 DOMAIN: Final = "demo"
 _SEED: Final = 1
@@ -64,18 +64,17 @@ async def run_demo(config: Config, plan: Plan, say: Say) -> Story:
         report = await forward_all(requests, address(config), progress=progress)
     say("waiting until it is in every sink")
     with _shown_wait(say) as waiting:
-        sinks = {name: settings.sources for name, settings in config.sinks.items()}
-        await await_caught_up(config.cluster, sinks, waiting)
-    return await _story(config.cluster, plan, report, history.truth)
+        await await_caught_up(config.cluster, sources(config.sinks), waiting)
+    return await _story(config, plan, report, history.truth)
 
 
 def address(config: Config) -> str:
     return f"http://{config.ingress.bind}/api/v1/in/{DOMAIN}"
 
 
-async def _story(kafka: KafkaSettings, plan: Plan, report: Report, truth: Truth) -> Story:
+async def _story(config: Config, plan: Plan, report: Report, truth: Truth) -> Story:
     latest: dict[bytes | None, bytes | None] = {}
-    async for record in read_topic(kafka, "case-state"):
+    async for record in read_topic(config.cluster, "case-state"):
         latest[record.key] = record.value
     states = [value for value in latest.values() if value is not None]
     gone = sum(bool(orjson.loads(value)["deleted"]) for value in states)
@@ -85,7 +84,7 @@ async def _story(kafka: KafkaSettings, plan: Plan, report: Report, truth: Truth)
         undelivered=len(report.failed),
         states=len(states) - gone,
         gone=gone,
-        sums=await count_sums(kafka),
+        sums=await count_sums(config.cluster, sources(config.sinks)),
         differences=compare(truth, states),
     )
 
@@ -111,7 +110,10 @@ def _verdict(story: Story) -> Sequence[str]:
     if story.undelivered:
         wrong.append(f"{story.undelivered} requests were not answered with 200")
     if not story.sums.match:
-        wrong.append(f"{len(story.sums.lost)} events are lost or not judged")
+        left = sum(len(each.unsettled) for each in story.sums.sinks)
+        wrong.append(
+            f"{len(story.sums.lost)} events are lost or not judged, and {left} in no sink's ledger"
+        )
     if story.differences:
         first = story.differences[0]
         wrong.append(f"{len(story.differences)} states differ from the truth, first: {first}")

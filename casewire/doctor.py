@@ -19,6 +19,8 @@ from casewire.cli import Launch
 from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.health import running
+from casewire.settled import Settled, count_settled
+from casewire.sink_config import sources
 from casewire.supervisor import ask_ready
 from casewire.topics import check_topics, partition_numbers
 from schemas.envelope import Headers
@@ -31,6 +33,8 @@ from streams.records import header
 LEAST_FREE_BYTES: Final = 1024**3
 #: Clocks of machines with NTP differ by much less.
 CLOCK_SECONDS: Final = 60
+#: Offsets of each partition that a sink has passed and whose ends are looked at, the latest ones.
+LATEST_OFFSETS: Final = 10_000
 _DOMAIN_NOBODY_HAS: Final = "casewire-doctor"
 
 
@@ -54,7 +58,8 @@ Check: TypeAlias = Callable[[Config], Awaitable[Sequence[str]]]
 def doctor(context: click.Context, /, *, as_json: bool) -> None:
     """Check configuration, data directory, broker, topics, roles, ingress, sinks and clock.
 
-    One line a problem, with the remedy; exit with 1 if there is one.
+    Of what each sink has passed last, it checks that the ledger tells how it ended. One line a
+    problem, with the remedy; exit with 1 if there is one.
     """
     problems = asyncio.run(examine(context.ensure_object(Launch).config()))
     if as_json:
@@ -151,6 +156,22 @@ async def _sinks(config: Config) -> Sequence[str]:
     return problems
 
 
+async def _deliveries(config: Config) -> Sequence[str]:
+    """Count the third sum of contract §6 over the latest offsets that each sink has passed."""
+    counted = await count_settled(config.cluster, sources(config.sinks), LATEST_OFFSETS)
+    return [unsettled_problem(each) for each in counted if each.unsettled]
+
+
+def unsettled_problem(counted: Settled) -> str:
+    stage, topic, partition = counted.source
+    name = stage.removeprefix("sink:")
+    return (
+        f"the sink {name} has passed {len(counted.unsettled):,} events of {topic}/{partition} and "
+        f"nothing says how they ended, the first at offset {counted.unsettled[0]}; write them "
+        f"again by casewire replay --sink {name} --domain NAME, and report it"
+    )
+
+
 async def _clock(config: Config) -> Sequence[str]:
     """Compare this machine's clock with the broker's, and the ingress's on the latest events."""
     limit_ms = int((time.time() + CLOCK_SECONDS) * 1000)
@@ -202,5 +223,6 @@ CHECKS: Final[dict[str, Check]] = {
     "roles": _roles,
     "ingress": _ingress,
     "sinks": _sinks,
+    "deliveries": _deliveries,
     "clock": _clock,
 }

@@ -1,10 +1,12 @@
 """How far the consumer groups are behind, and waiting until they are not."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from casewire.topics import admin, partition_numbers
 from schemas.settings import KafkaSettings
@@ -16,6 +18,7 @@ _STAGES: Final = (
     ("captured", _REPLAYS), ("cases", "case-changes", "forms", "users", "locations"),
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.5
+_MOST_TRIES: Final = 20
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
 
@@ -52,8 +55,17 @@ async def _await_group(
 
 async def committed_offsets(client: Any, group: str) -> Offsets:
     """Return a group's committed offset of each partition that it has committed one of."""
-    found = await client.list_consumer_group_offsets(group)
+    found = await _with_coordinator(lambda: client.list_consumer_group_offsets(group))
     return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
+
+
+async def _with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask again while a broker that is new to groups makes the topic that it keeps them on."""
+    for _ in range(_MOST_TRIES):
+        with contextlib.suppress(GroupCoordinatorNotAvailableError):
+            return await ask()
+        await asyncio.sleep(_POLL_SECONDS)
+    return await ask()
 
 
 async def end_offsets(kafka: KafkaSettings, topics: Sequence[str]) -> Offsets:

@@ -1,6 +1,6 @@
 """`[sinks.NAME]` of the configuration, whatever their type."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,11 @@ def sink_problems(
                 place = key_name(("sinks", name, "exclude"))
                 known = ", ".join(exclusions) or "none yet"
                 yield f"{place}: there is no [exclusions.{excluded}]; add it (there are: {known})"
+
+
+def sources(sinks: Mapping[str, SinkTable]) -> Mapping[str, Sequence[str]]:
+    """Return the topics (short names) that each sink reads."""
+    return {name: settings.sources for name, settings in sinks.items()}
 
 
 def no_such_sink(sinks: Mapping[str, SinkTable], name: str) -> str:

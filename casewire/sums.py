@@ -3,17 +3,20 @@
 captured = decoded + dead; events of what has a latest state = applied + stale + duplicate, and so
 are case blocks (applied: the state says it, or by its doubt that it lacks it; stale: a newer
 version of the form stands, or a snapshot that knows the form). They hold after any crash, since the
-topics are all that is asked. What retention has deleted is not counted.
+topics are all that is asked. What retention has deleted is not counted. The third sum, that of the
+sinks, is in casewire/settled.py.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
+from casewire.ledger import Covered, Ends, Ledger, Source, read_ledger
 from casewire.reading import read_topic
+from casewire.settled import Settled, count_settled
 from schemas.dead_letter import DeadLetter
-from schemas.delivery import BatchDelivery, EventDelivery
 from schemas.settings import KafkaSettings
 from streams.records import captured_id, header
 
@@ -47,15 +50,22 @@ class Sums:
     dead: Mapping[str, int]
     lost: Sequence[str]
     judged: Mapping[str, Judged]
+    sinks: Sequence[Settled] = ()
 
     @property
     def match(self) -> bool:
         """Whether everything captured is accounted for."""
-        return not self.lost and not any(judged.unjudged for judged in self.judged.values())
+        left = [*(each.unjudged for each in self.judged.values())]
+        return not self.lost and not any(left) and not any(each.unsettled for each in self.sinks)
 
 
-async def count_sums(kafka: KafkaSettings) -> Sums:
-    """Read the topics and count. Takes as long as reading them does."""
+async def count_sums(
+    kafka: KafkaSettings, sinks: Mapping[str, Collection[str]] = MappingProxyType({})
+) -> Sums:
+    """Read the topics and count. Takes as long as reading them does.
+
+    `sinks` are the sources (short names) of those whose sums are wanted too.
+    """
     captured = {captured_id(record) async for record in read_topic(kafka, "captured")}
     typed: dict[str, int] = {}
     accounted: set[str] = set()
@@ -64,12 +74,14 @@ async def count_sums(kafka: KafkaSettings) -> Sums:
         typed[topic] = len(ids)
         accounted |= ids
     causes = await _dead_by_id(kafka)
+    ledger = await read_ledger(kafka)
     return Sums(
         captured=len(captured),
         typed={topic: count for topic, count in typed.items() if count},
         dead=Counter(cause for event, cause in causes.items() if event not in accounted),
         lost=sorted(captured - accounted - causes.keys()),
-        judged={topic: await _judged(kafka, topic) for topic in JUDGED_TOPICS},
+        judged={topic: await _judged(kafka, topic, ledger) for topic in JUDGED_TOPICS},
+        sinks=await count_settled(kafka, sinks),
     )
 
 
@@ -82,40 +94,21 @@ async def _dead_by_id(kafka: KafkaSettings) -> Mapping[str, str]:
     return causes
 
 
-async def _judged(kafka: KafkaSettings, topic: str) -> Judged:
-    covered, ends = await _ledger(kafka, topic)
+async def _judged(kafka: KafkaSettings, topic: str, ledger: Ledger) -> Judged:
     by_id: dict[str, str] = {}
+    told: dict[int, tuple[Ends, Covered]] = {}
     async for record in read_topic(kafka, topic):
         event_id = header(record.headers, "ce_id") or f"{record.partition}/{record.offset}"
-        place = (record.partition, record.offset)
-        outcome = ends.get(place, "applied") if _covers(covered, place) else ""
+        if record.partition not in told:
+            ends = ledger.get(Source("state", record.topic, record.partition), Ends())
+            told[record.partition] = ends, ends.covered()
+        ends, covered = told[record.partition]
+        own = ends.own.get(record.offset)
+        outcome = own.outcome if own else "applied" if record.offset in covered else ""
         by_id[event_id] = _stronger(by_id.get(event_id, ""), outcome)
     outcomes = Counter(outcome for outcome in by_id.values() if outcome)
     unjudged = sorted(event_id for event_id, outcome in by_id.items() if not outcome)
     return Judged(len(by_id), outcomes, unjudged)
-
-
-async def _ledger(
-    kafka: KafkaSettings, topic: str
-) -> tuple[Mapping[int, Sequence[tuple[int, int]]], Mapping[tuple[int, int], str]]:
-    """Return the ranges of offsets that were judged, and how those ended that were not applied."""
-    covered: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    ends: dict[tuple[int, int], str] = {}
-    async for record in read_topic(kafka, "deliveries"):
-        if header(record.headers, "casewire-schema") == "batch-delivery/1":
-            batch = BatchDelivery.from_json(record.value or b"")
-            if (batch.stage, batch.topic) == ("state", kafka.topic(topic)):
-                covered[batch.partition].append((batch.first_offset, batch.last_offset))
-        else:
-            event = EventDelivery.from_json(record.value or b"")
-            if (event.stage, event.topic) == ("state", kafka.topic(topic)):
-                ends[event.partition, event.offset] = event.outcome
-    return covered, ends
-
-
-def _covers(covered: Mapping[int, Sequence[tuple[int, int]]], place: tuple[int, int]) -> bool:
-    partition, offset = place
-    return any(first <= offset <= last for first, last in covered.get(partition, ()))
 
 
 def _stronger(one: str, other: str) -> str:

@@ -25,7 +25,10 @@ class BatchDelivery(Value, frozen=True, kw_only=True):
 
 
 class EventDelivery(Value, frozen=True, kw_only=True):
-    """The end state of an event that was not written. `event_id` is its `ce_id`."""
+    """The end state of an event that was not written. `event_id` is its `ce_id`.
+
+    `version` is that of a state, 0 for what has none.
+    """
 
     stage: str
     topic: str
@@ -33,3 +36,4 @@ class EventDelivery(Value, frozen=True, kw_only=True):
     offset: int
     event_id: str
     outcome: str
+    version: int = 0

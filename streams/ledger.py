@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.delivery import BatchDelivery, EventDelivery
+from streams.fence import version_of
 from streams.records import Out, Record, header
 
 EVENT_TYPE: Final = b"casewire.delivery"
@@ -55,6 +56,7 @@ class Ledger:
             offset=record.offset,
             event_id=event_id,
             outcome=outcome,
+            version=version_of(record.headers),
         )
         headers = [
             ("ce_specversion", b"1.0"),

@@ -117,14 +117,18 @@ class System:
                         return answer.status == 200
         return False
 
+    @property
+    def sources(self) -> Mapping[str, Sequence[str]]:
+        """The topics (short names) that each sink reads."""
+        return dict.fromkeys(self.sinks, SqlSettings().sources)
+
     async def caught_up(self) -> None:
         """Return when all that was captured has gone through streams and into every sink."""
         with anyio.fail_after(CATCH_UP_SECONDS):
-            sinks = dict.fromkeys(self.sinks, SqlSettings().sources)
-            await await_caught_up(self.kafka, sinks, lambda _group, _left: None)
+            await await_caught_up(self.kafka, self.sources, lambda _group, _left: None)
 
     async def sums(self) -> Sums:
-        return await count_sums(self.kafka)
+        return await count_sums(self.kafka, self.sources)
 
     async def records(self, topic: str) -> Sequence[Record]:
         """Return the records of a topic, in order within a partition."""

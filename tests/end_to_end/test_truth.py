@@ -77,6 +77,8 @@ async def check_sums(system: System) -> None:
     sums = await system.sums()
     assert sums.lost == []
     assert [judged.unjudged for judged in sums.judged.values()] == [[]] * len(sums.judged)
+    assert [each.unsettled for each in sums.sinks] == [[]] * len(sums.sinks)
+    assert sum(each.passed for each in sums.sinks)
 
 
 def deserved(history: History) -> Mapping[str, int]:
