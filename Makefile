@@ -3,6 +3,8 @@
 # make nightly the tests that take minutes; make chaos: those of them that kill and freeze things
 # make bench-ingress  the ingress beside other servers, in ten minutes (needs wrk and Go)
 # make bench-streams  the streams beside other engines, in twelve minutes
+# make bench-sinks    the sinks beside other writers, in twelve minutes
+# make bench-end-to-end  from the POST to the row, beside what one writes by hand, in seven minutes
 # make demo    everything with a made-up project in it, until Ctrl-C
 # make up      everything with nothing in it, until Ctrl-C; data stays in var/
 
@@ -12,7 +14,7 @@ STAMP := .venv/.setup
 CASEWIRE := $(BIN)/casewire
 DEMO_DIR := var/demo
 
-.PHONY: setup test nightly chaos bench-ingress bench-streams demo up format lock schemas clean
+.PHONY: setup test nightly chaos bench-ingress bench-streams bench-sinks bench-end-to-end demo up format lock schemas clean
 
 setup: $(STAMP)
 
@@ -42,6 +44,12 @@ bench-ingress: setup
 
 bench-streams: setup
 	$(BIN)/python -m benchmarks.streams
+
+bench-sinks: setup
+	$(BIN)/python -m benchmarks.sinks
+
+bench-end-to-end: setup
+	$(BIN)/python -m benchmarks.end_to_end
 
 demo: setup
 	rm -rf $(DEMO_DIR)

@@ -11,7 +11,8 @@ from typing import Final
 
 import click
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+#: Of the kernel's clock, a second.
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LOOK_SECONDS: Final = 5.0
 #: What others may take of the machine's processors before what is measured does not stand.
 _QUIET: Final = 0.1
@@ -82,7 +83,7 @@ def cpu_seconds(pid: int) -> float:
     """Return the user and system time that a process has taken."""
     # proc(5): the name in parentheses may hold anything; utime and stime are fields 14 and 15.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def rss_mb(pid: int) -> float:

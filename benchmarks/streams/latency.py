@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -19,9 +19,11 @@ from benchmarks.streams.product import system_in
 from streams.records import captured_id
 
 RATE: Final = 500
-_WARM_SECONDS: Final = 5
+#: What is sent before what is measured.
+WARM_SECONDS: Final = 5
 _MOST_WAIT_SECONDS: Final = 60
-_SENT: Final = {**HEADERS, "Content-Type": "application/json"}
+#: The headers that HQ sends.
+SENT: Final = {**HEADERS, "Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,19 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class Posted:
+    """When an event was due, when it was sent and when it was answered, and the receipt's bytes."""
+
     due: float
     sent: float
-    id: str
+    answered: float
+    receipt: bytes
+
+    @property
+    def id(self) -> str:
+        """The id that the ingress gave it."""
+        found: str = orjson.loads(self.receipt)["id"]
+        return found
 
 
 async def latency(topics: Topics, folder: Path, seconds: int) -> Latency:
@@ -58,36 +69,42 @@ async def latency(topics: Topics, folder: Path, seconds: int) -> Latency:
 
 
 async def _open_loop(topics: Topics, address: str, seconds: int) -> Latency:
-    bodies = [each.body for each in visits(RATE * (_WARM_SECONDS + seconds))]
-    async with (
-        AIOKafkaConsumer(
-            topics.kafka.topic("case-state"),
-            bootstrap_servers=topics.kafka.bootstrap_servers,
-            auto_offset_reset="earliest",
-        ) as consumer,
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True), headers=_SENT
-        ) as client,
-    ):
+    bodies = [each.body for each in visits(RATE * (WARM_SECONDS + seconds))]
+    async with AIOKafkaConsumer(
+        topics.kafka.topic("case-state"),
+        bootstrap_servers=topics.kafka.bootstrap_servers,
+        auto_offset_reset="earliest",
+    ) as consumer:
         reader = asyncio.create_task(_arrivals(consumer, len(bodies)))
-        started = time.monotonic()
+        events = await posted(address, bodies)
+        arrived = await asyncio.wait_for(reader, _MOST_WAIT_SECONDS)
+    return latency_of(events[RATE * WARM_SECONDS :], lambda event: arrived[event.id])
+
+
+async def posted(address: str, bodies: Iterable[bytes]) -> Sequence[Posted]:
+    """Send `RATE` bodies a second, each when it is due, by a connection of its own.
+
+    Times are seconds since 1970. Raises RuntimeError if an event is refused.
+    """
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=True), headers=SENT
+    ) as client:
+        started = time.time()
         posts = []
         for number, body in enumerate(bodies):
             due = started + number / RATE
-            await asyncio.sleep(max(0, due - time.monotonic()))
+            await asyncio.sleep(max(0, due - time.time()))
             posts.append(asyncio.create_task(_post(client, address, body, due)))
-        events = await asyncio.gather(*posts)
-        arrived = await asyncio.wait_for(reader, _MOST_WAIT_SECONDS)
-    return _of(events[RATE * _WARM_SECONDS :], arrived)
+        return await asyncio.gather(*posts)
 
 
-async def _post(client: aiohttp.ClientSession, address: str, body: bytes, due: float) -> _Event:
-    sent = time.monotonic()
+async def _post(client: aiohttp.ClientSession, address: str, body: bytes, due: float) -> Posted:
+    sent = time.time()
     async with client.post(address, data=body) as answer:
         receipt = await answer.read()
         if answer.status != 200:
-            raise RuntimeError(f"the ingress answered {answer.status}: {receipt.decode()}")
-    return _Event(due, sent, orjson.loads(receipt)["id"])
+            raise RuntimeError(f"{address} answered {answer.status}: {receipt.decode()}")
+    return Posted(due, sent, time.time(), receipt)
 
 
 async def _arrivals(consumer: Any, count: int) -> Mapping[str, float]:
@@ -95,11 +112,12 @@ async def _arrivals(consumer: Any, count: int) -> Mapping[str, float]:
     arrived: dict[str, float] = {}
     while len(arrived) < count:
         record = await consumer.getone()
-        arrived.setdefault(captured_id(record), time.monotonic())
+        arrived.setdefault(captured_id(record), time.time())
     return arrived
 
 
-def _of(events: Sequence[_Event], arrived: Mapping[str, float]) -> Latency:
-    cuts = quantiles((arrived[event.id] - event.due for event in events), n=100)
+def latency_of(events: Sequence[Posted], arrived: Callable[[Posted], float]) -> Latency:
+    """Return how long events took from when they were due."""
+    cuts = quantiles((arrived(event) - event.due for event in events), n=100)
     sent = quantiles((event.sent - event.due for event in events), n=100)
     return Latency(len(events), cuts[49] * 1000, cuts[98] * 1000, sent[98] * 1000)

@@ -1,0 +1,1 @@
+"""The sinks, measured beside other ways to PostgreSQL: `python -m benchmarks.sinks`."""
