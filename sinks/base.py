@@ -1,9 +1,9 @@
 """What a sink is: the promise between the runner (streams/delivery.py) and every connector."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
+import msgspec
 import orjson
 
 from schemas.case import CaseEvent, CaseState
@@ -29,9 +29,10 @@ EVENTS: Final[Mapping[Source, type[Event]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A record on its way to a sink.
+
+    A struct, as values are: one is made for each event.
 
     `value` is its JSON object and `event` the same with types; those of a null are what is left of
     a state long after its case was gone, and it is `forgotten`. `version` is that of a state, 0 for

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Protocol, TypeAlias
 
 from schemas.errors import RejectedRowsError, Rejection, TransientError
@@ -251,7 +252,11 @@ def message_of(record: SinkRecord) -> Message | Rejection:
 
 
 def _source(record: Record) -> Source | None:
-    topic = topic_of(record) if is_replay(record) else record.topic
+    return _source_of(topic_of(record) if is_replay(record) else record.topic)
+
+
+@cache
+def _source_of(topic: str) -> Source | None:
     return next((source for source in EVENTS if topic.endswith(source)), None)
 
 

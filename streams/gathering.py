@@ -32,20 +32,24 @@ class Gathering:
                 group = [first]
                 until = asyncio.get_running_loop().time() + self._seconds
                 self.waiting = True
-                while not self._full(group) and await _came(upcoming, until):
+                rows, size = _amount(first)
+                while rows < self._rows and size < self._size and await _came(upcoming, until):
                     batch = upcoming.result()
                     if batch is None:
                         break
                     group.append(batch)
+                    more_rows, more_bytes = _amount(batch)
+                    rows, size = rows + more_rows, size + more_bytes
                     upcoming = asyncio.ensure_future(_next(batches))
                 self.waiting = False
                 yield group
         finally:
             upcoming.cancel()
 
-    def _full(self, group: Sequence[Batch]) -> bool:
-        sizes = sum(len(record.value or b"") for batch in group for record in batch.records)
-        return sizes >= self._size or sum(len(batch.records) for batch in group) >= self._rows
+
+def _amount(batch: Batch) -> tuple[int, int]:
+    """Return how many records a batch has, and their bytes."""
+    return len(batch.records), sum(len(record.value or b"") for record in batch.records)
 
 
 async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
