@@ -25,8 +25,6 @@ from benchmarks.streams.events import visits
 from benchmarks.streams.lab import Topics, last_values, topics_of
 from benchmarks.streams.latency import RATE, WARM_SECONDS, Latency, latency_of, posted
 from benchmarks.streams.report import Target, verdicts
-from casewire.progress import await_caught_up
-from tests.end_to_end.system import System
 from tests.servers import KafkaServer, PostgresServer, running_kafka
 
 _HERE: Final = Path(__file__).parent
@@ -114,11 +112,11 @@ async def _ours(
         way = way_of(system, lab.postgres, lab.broker)
         await load(way, folder, _WARM, rate)
         done = await load(way, folder, seconds, rate)
-        await _caught_up(system)
+        await system.caught_up()
         lags = _lags(await visible(topics.kafka, SINK), done)
         sustained = Sustained(done, _parts(lags), quantiles(lags, n=100)[98])
         events = await posted(way.url, _bodies(seconds))
-        await _caught_up(system)
+        await system.caught_up()
         there = await visible(topics.kafka, SINK)
         our_latency = latency_of(events[RATE * WARM_SECONDS :], lambda event: there[event.id][0])
         await _require_rows(topics, url)
@@ -129,10 +127,6 @@ def _parts(lags: Sequence[float]) -> Sequence[float]:
     """Return the median of each part of a run."""
     size = len(lags) // _PARTS
     return [median(lags[number * size : (number + 1) * size]) for number in range(_PARTS)]
-
-
-async def _caught_up(system: System) -> None:
-    await await_caught_up(system.kafka, system.sinks, lambda _group, _left: None)
 
 
 def _bodies(seconds: int) -> Sequence[bytes]:

@@ -3,9 +3,9 @@
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from casewire.sums import read_topic
+from casewire.reading import read_topic
 from schemas.delivery import BatchDelivery
 from schemas.settings import KafkaSettings
 
@@ -33,7 +33,7 @@ async def delivered(kafka: KafkaSettings, sink: str) -> Sequence[Done]:
         if _SCHEMA in record.headers:
             batch = BatchDelivery.from_json(record.value or b"")
             if batch.stage == f"sink:{sink}":
-                at = _seconds(record)
+                at = record.timestamp / 1000
                 place = (batch.partition, batch.first_offset, batch.last_offset)
                 found.append(Done(*place, at, batch.counts))
     return sorted(found)
@@ -62,8 +62,3 @@ async def visible(kafka: KafkaSettings, sink: str) -> Mapping[str, tuple[float, 
         captured = headers["casewire-captured-id"].decode()
         found[captured] = (batch.at, headers["ce_time"].decode())
     return found
-
-
-def _seconds(record: Any) -> float:
-    milliseconds: int = record.timestamp
-    return milliseconds / 1000

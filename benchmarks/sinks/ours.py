@@ -81,7 +81,7 @@ def stored(url: str, schema: str) -> Mapping[str, Mapping[str, str | None]]:
     found: dict[str, Mapping[str, str | None]] = {}
     with closing(psycopg.connect(url)) as connection:
         connection.execute(f"SET search_path TO {quoted(schema)}".encode())
-        text = f"SELECT table_name, source, name FROM {NAMES_TABLE}"  # noqa: S608
+        text = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608
         names = connection.execute(text.encode())
         for table in Catalog.of([Name(*name) for name in names]).tables.values():
             columns = ", ".join(map(quoted, ("cw_case_id", *table.columns.values())))
