@@ -3,7 +3,7 @@
 aiokafka makes of each record three objects and of each header a tuple. Recovery reads a million
 records of twenty headers and needs of each its key, its value and its version: so the records of
 changelogs are read here, and their headers stay bytes until somebody asks. Where all headers are
-needed aiokafka's own reading is faster than any in Python, and only its last object is left out.
+needed aiokafka's own reading, which is compiled, is faster than any in Python.
 
 The frame of a batch stays aiokafka's: checksum, compression, aborted transactions, positions.
 tests/streams/test_raw.py compares what is read, and fails when an upgrade changes what is leant on.
@@ -147,48 +147,33 @@ class Batches(_MemoryRecordsPy):  # type: ignore[misc, no-any-unimported]
         return _Batch(data, self.tp)
 
 
-class _Records(fetcher.PartitionRecords):  # type: ignore[misc, no-any-unimported]
-    """The records that a fetch brought of one partition, from the position on."""
+class RawRecords(fetcher.PartitionRecords):  # type: ignore[misc, no-any-unimported]
+    """The records that a fetch brought of one partition, with their headers as bytes.
+
+    From the position on, and without those of aborted transactions.
+    """
+
+    def __init__(self, tp: Any, batches: Batches, *more: Any) -> None:
+        batches.tp = tp
+        super().__init__(tp, batches, *more)
 
     def __iter__(self) -> Any:
         return self._records_iterator
 
-    def _consumer_record(self, tp: Any, record: Any) -> Read:
-        return Read(
-            tp.topic,
-            tp.partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            record.headers,
-        )
-
-
-class _RawRecords(_Records):
     def _consumer_record(self, _tp: Any, record: Read) -> Read:
         return record
 
 
-def records_in(raw: bool, tp: Any, batches: Batches, *more: Any) -> Iterator[Read]:  # noqa: FBT001
-    """Return the records of a fetch; with their headers as bytes if they are to be `raw`.
-
-    `more` is what aiokafka's PartitionRecords takes besides.
-    """
-    if raw:
-        batches.tp = tp
-        return _RawRecords(tp, batches, *more)
-    return _Records(tp, MemoryRecords(batches.data), *more)
-
-
 def read_raw(consumer: Any, topics: Callable[[], Collection[str]]) -> None:
-    """Have a started consumer read so, with the headers as bytes of the records on `topics`.
+    """Have a started consumer leave the headers of the records on `topics` as bytes.
 
     Other consumers of the process read as they did.
     """
 
-    def made(tp: Any, batches: Batches, *more: Any) -> Iterator[Read]:
-        return records_in(tp.topic in topics(), tp, batches, *more)
+    def made(tp: Any, batches: Batches, *more: Any) -> Any:
+        if tp.topic in topics():
+            return RawRecords(tp, batches, *more)
+        return fetcher.PartitionRecords(tp, MemoryRecords(batches.data), *more)
 
     ours = {**vars(fetcher), "MemoryRecords": Batches, "PartitionRecords": made}
     method = FunctionType(fetcher.Fetcher._proc_fetch_request.__code__, ours)  # noqa: SLF001

@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given, strategies as st
 
 from schemas.envelope import Headers
-from streams.batches.raw import Batches, HeaderBlock, read_raw, records_in
+from streams.batches.raw import Batches, HeaderBlock, RawRecords, read_raw
 from tests.kafka_tools import create_topics
 from tests.servers import KafkaServer
 
@@ -41,9 +41,9 @@ def batch_of(records: list[Any], codec: int = 0, holes: int = 1) -> bytes:
     return bytes(builder.build())
 
 
-def taken_by_us(data: bytes, position: int = 0, *, raw: bool) -> list[Any]:
+def taken_by_us(data: bytes, position: int = 0) -> list[Any]:
     more: Any = ([], position, None, None, True, 0)
-    return list(records_in(raw, PLACE, Batches(data), *more))
+    return list(RawRecords(PLACE, Batches(data), *more))
 
 
 def taken_by_aiokafka(data: bytes, position: int) -> list[Any]:
@@ -58,7 +58,6 @@ def told(records: list[Any]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("raw", [False, True])
 @given(
     records=st.lists(written, min_size=1, max_size=70),
     holes=st.integers(1, 200),
@@ -66,38 +65,36 @@ def told(records: list[Any]) -> list[Any]:
     position=st.integers(0, 300),
 )
 def test_we_read_what_aiokafka_reads(
-    records: list[Any], holes: int, codec: int, position: int, *, raw: bool
+    records: list[Any], holes: int, codec: int, position: int
 ) -> None:
     """Of batches one behind the other, with offsets missing as compaction leaves them."""
     data = batch_of(records, codec, holes)
     later = bytearray(batch_of(records))
     later[:8] = (10**6).to_bytes(8, "big")  # the broker sets the offset of a batch's first record
     data += later
-    assert told(taken_by_us(data, position, raw=raw)) == told(taken_by_aiokafka(data, position))
+    assert told(taken_by_us(data, position)) == told(taken_by_aiokafka(data, position))
 
 
-@pytest.mark.parametrize("raw", [False, True])
-def test_the_times_are_the_brokers_if_the_topic_has_it_so(*, raw: bool) -> None:
+def test_the_times_are_the_brokers_if_the_topic_has_it_so() -> None:
     data = bytearray(batch_of([(5, b"k", b"v", []), (9, b"k", b"v", [])]))
     data[22] |= _DefaultRecordBatchPy.TIMESTAMP_TYPE_MASK
     more: Any = ([], 0, None, None, False, 0)  # the checksum does not match any more
-    found = list(records_in(raw, PLACE, Batches(bytes(data)), *more))
+    found = list(RawRecords(PLACE, Batches(bytes(data)), *more))
     assert [record.timestamp for record in found] == [9, 9]
 
 
-@pytest.mark.parametrize("raw", [False, True])
-def test_a_damaged_batch_is_not_read(*, raw: bool) -> None:
+def test_a_damaged_batch_is_not_read() -> None:
     data = bytearray(batch_of([(0, b"key", b"value", [])]))
     data[-1] ^= 1
     with pytest.raises(CorruptRecordException):
-        taken_by_us(bytes(data), raw=raw)
+        taken_by_us(bytes(data))
 
 
 def test_a_batch_of_a_format_of_old_is_refused_and_not_misread() -> None:
     builder = LegacyRecordBatchBuilder(1, 0, 1000)
     builder.append(0, 0, b"key", b"value")
     with pytest.raises(CorruptRecordException, match=r"before Kafka 0\.11"):
-        taken_by_us(bytes(builder.build()), raw=True)
+        taken_by_us(bytes(builder.build()))
 
 
 @pytest.mark.parametrize("body", [b"", b"\x02a", b"\x02\xff\x02a", b"\x01\x02a"])
