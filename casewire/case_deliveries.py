@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
 from casewire.ledger import DELIVERIES, Ends, Source, add
@@ -128,7 +129,8 @@ def ended(
     """Yield how what a sink reads ended at it, the oldest version first."""
     stage = f"sink:{sink}"
     ours = [each for each in passed if each.stage in ("", stage)]
-    for each in sorted(ours, key=lambda each: (each.version, each.captured_at, each.offset)):
+    # A replay of a version comes after the version itself.
+    for each in sorted(ours, key=attrgetter("version", "captured_at", "stage", "offset")):
         ends = ledger.get(Source(stage, each.topic, each.partition), Ends())
         outcome, time_ms = _end(each.offset, ends)
         if not outcome:

@@ -145,7 +145,7 @@ def replay(
         raise ConfigError(f"--body is for one letter, and these are {len(letters)}; name its ID")
     confirm(f"Replay {len(letters):,} dead letters?", len(letters), yes=yes)
     refused = _replay(kafka, letters, Order(by=operator(), reason=reason, mending=mending))
-    click.echo(f"{len(letters) - len(refused):,} dead letters were sent to be processed again")
+    click.echo(f"dead letters sent to be processed again: {len(letters) - len(refused):,}")
     for letter, why in refused[:_SHOWN_REFUSALS]:
         click.echo(f"casewire: {letter.id} stays open: {why}", err=True)
     if len(refused) > _SHOWN_REFUSALS:
@@ -169,7 +169,7 @@ def discard(
     letters = _open(kafka, _wanted(values, ids))
     confirm(f"Discard {len(letters):,} dead letters?", len(letters), yes=yes)
     asyncio.run(discard_letters(kafka, letters, Order(by=operator(), reason=reason)))
-    click.echo(f"{len(letters):,} dead letters were discarded")
+    click.echo(f"dead letters discarded: {len(letters):,}")
 
 
 def _open(kafka: KafkaSettings, wanted: Wanted) -> Sequence[Letter]:
@@ -182,7 +182,7 @@ def _open(kafka: KafkaSettings, wanted: Wanted) -> Sequence[Letter]:
         raise ConfigError(_no_such(missing))
     letters = [letter for letter in found if letter.status == "open"]
     if len(letters) < len(found):
-        click.echo(f"{len(found) - len(letters):,} of them are closed already, and stay so")
+        click.echo(f"closed already, and left so: {len(found) - len(letters):,}")
     return letters
 
 

@@ -53,7 +53,7 @@ def replay(
     count = sum(len(each.places) for each in chosen)
     if unread := sum(each.unread for each in chosen):
         click.echo(
-            f"{unread:,} events cannot be read, and are left out; "
+            f"left out, since they cannot be read: {unread:,}; "
             "see casewire dead-letters list --stage decode",
             err=True,
         )
@@ -65,7 +65,7 @@ def replay(
         for each in chosen:
             target = f"sink:{sink}" if sink else "decode"
             asyncio.run(replay_chosen(config.cluster, each, target, progress))
-    click.echo(f"{count:,} events were sent to be processed again")
+    click.echo(f"events sent to be processed again: {count:,}")
 
 
 async def _choose(config: Config, choice: Choice, sink: str) -> Sequence[Chosen]:

@@ -182,13 +182,13 @@ async def test_an_operator_repairs_and_replays_what_failed(
         shown = orjson.loads(await said(capfd, settings, "show", ids[0], "--json"))
         assert b64decode(shown[0]["body"]) == broken[0].value  # it is not in the letter itself
         patched = ("replay", "--cause", "missing_id", "--patch", str(tmp_path / "patch"))
-        assert "2 dead letters were sent" in await said(capfd, settings, *patched)
+        assert "again: 2" in await said(capfd, settings, *patched)
         given = ("replay", ids[0], "--body", str(tmp_path / "body"), "--reason", "sent by hand")
         await said(capfd, settings, *given)
         await read_until(settings, "case-state", lambda found: len(found) >= 2)
         again = await said(capfd, settings, *given)
-        assert "1 of them are closed already" in again
-        assert "0 dead letters were sent" in again
+        assert "left so: 1" in again
+        assert "again: 0" in again
         # What fails again is open again, and counts its attempts.
         await said(capfd, settings, "replay", ids[1])
         await read_until(settings, "dead-letters", lambda found: len(found) == 5)
