@@ -7,7 +7,7 @@ added, so that their number tells whether a copy of them is the newest.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from sinks.answers import TEXT, enclosing
 from sinks.guard import Decision
@@ -17,16 +17,25 @@ from sinks.names import (
     assigned,
     column_name,
     form_table_name,
+    index_view_name,
     quoted,
     repeat_table_name,
+    shortened,
     table_name,
 )
 from sinks.rows import Cell, Line, Row, filled
+from sinks.typed import TypedKind, kinds_of
 
-NameKind: TypeAlias = Literal["case", "form", "repeat", "column"]
+NameKind: TypeAlias = Literal["case", "form", "repeat", "column", "view", "index"] | TypedKind
 
 #: Columns for properties. PostgreSQL takes 1,600 in all, and counts those that were dropped.
 COLUMN_LIMIT: Final = 1400
+#: Typed columns of a view, which may have no more columns than a table.
+TYPED_LIMIT: Final = 150
+#: Lines of a batch, of each table, that are looked at for typed columns.
+_SAMPLE: Final = 8
+_TYPED: Final = frozenset(get_args(TypedKind))
+_COLUMNS: Final = _TYPED | {"column"}
 
 NAMES_TABLE: Final = "cw_names"
 #: Columns of the table of names. The first is the key: 1 for the first name, and so on.
@@ -47,7 +56,9 @@ class Name:
     """A row of `cw_names`: what the sender calls something, and its name here.
 
     `kind` is `case` (a case type's table) and `form` (an xmlns's), which belong to no `table`;
-    `repeat` (the table of a path in that form's), or `column` (that of a property or answer).
+    `repeat` (the table of a path in that form's); `column` (that of a property or answer), or
+    `number`, `date` and so on for one of the typed view, which is `view`; and `index`, the view of
+    an index, whose `source` is its identifier and the parent's type.
     """
 
     table: str
@@ -58,12 +69,36 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`columns` maps properties to columns, `repeats` the paths of a form's repeats to tables."""
+    """`columns` maps properties to columns, `repeats` the paths of a form's repeats to tables.
+
+    `others` are the names of the rest by kind and source, `shown` those of the typed view's
+    columns, in its order.
+    """
 
     name: str
     layout: Layout
     columns: Mapping[str, str] = field(default_factory=dict)
     repeats: Mapping[str, "Table"] = field(default_factory=dict)
+    others: Mapping[tuple[NameKind, str], str] = field(default_factory=dict)
+    shown: Sequence[Name] = ()
+
+    @classmethod
+    def of(
+        cls, name: str, layout: Layout, names: Sequence[Name], repeats: Mapping[str, "Table"]
+    ) -> "Table":
+        return cls(
+            name,
+            layout,
+            {each.source: each.name for each in names if each.kind == "column"},
+            repeats,
+            {(each.kind, each.source): each.name for each in names if each.kind != "column"},
+            [each for each in names if each.kind in _COLUMNS],
+        )
+
+    @property
+    def view(self) -> str:
+        """The name of the typed view."""
+        return self.others["view", ""]
 
     @property
     def all_columns(self) -> Mapping[str, Kind]:
@@ -117,25 +152,31 @@ class Catalog:
 
     @classmethod
     def of(cls, names: Sequence[Name]) -> "Catalog":
-        columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        within: defaultdict[str, list[Name]] = defaultdict(list)
         repeats: defaultdict[str, dict[str, Table]] = defaultdict(dict)
         for each in names:
-            if each.kind == "column":
-                columns[each.table][each.source] = each.name
+            within[each.table].append(each)
         for each in names:
             if each.kind == "repeat":
-                table = Table(each.name, REPEAT_LAYOUT, columns[each.name])
+                table = Table.of(each.name, REPEAT_LAYOUT, within[each.name], {})
                 repeats[each.table][each.source] = table
-        return cls(
-            names,
-            {
-                (each.kind, each.source): Table(
-                    each.name, FAMILIES[each.kind].layout, columns[each.name], repeats[each.name]
-                )
-                for each in names
-                if each.kind in ("case", "form")
-            },
-        )
+        tables: dict[Group, Table] = {}
+        for each in within[""]:
+            if each.kind == "case" or each.kind == "form":  # noqa: PLR1714 - mypy knows it so
+                layout = FAMILIES[each.kind].layout
+                table = Table.of(each.name, layout, within[each.name], repeats[each.name])
+                tables[each.kind, each.source] = table
+        return cls(names, tables)
+
+    def by_name(self) -> Mapping[str, Table]:
+        """Return all tables, those of repeats too."""
+        return {table.name: table for each in self.tables.values() for table in each.all()}
+
+    def suffices(self, rows: Sequence[Row]) -> bool:
+        """Whether rows need no more than there is, and show no new kind of value."""
+        if any(map(self.lacks, rows)):
+            return False
+        return next(_new_typed(rows, self), None) is None
 
     def with_names(self, names: Iterable[Name]) -> "Catalog":
         return Catalog.of([*self.names, *names])
@@ -145,7 +186,9 @@ class Catalog:
         if row.deleted:
             return False
         table = self.tables.get(row.family.group_of(row.group))
-        return table is None or any(
+        if table is None or any(("index", each) not in table.others for each in row.indices):
+            return True
+        return any(
             _lacks(table.at(path), line)
             for path, lines in row.lines(table.repeats).items()
             for line in lines
@@ -173,7 +216,8 @@ def growth(rows: Sequence[Row], catalog: Catalog) -> Growth:
         names, move = _repeat(catalog.tables[group], path, catalog)
         catalog = catalog.with_names(names)
         moves.append(move)
-    catalog = catalog.with_names(_new_columns(living, catalog))
+    for add in (_new_columns, _new_indices, _new_views, _new_typed_names):
+        catalog = catalog.with_names(add(living, catalog))
     return Growth(catalog.names[before:], moves)
 
 
@@ -206,7 +250,7 @@ def _new_tables(rows: Iterable[Row], catalog: Catalog) -> Sequence[Name]:
 
 def _taken_tables(catalog: Catalog) -> Iterator[str]:
     yield from (NAMES_TABLE, *(family.guard for family in FAMILIES.values()))
-    yield from (each.name for each in catalog.names if each.kind != "column")
+    yield from (each.name for each in catalog.names if each.kind not in _COLUMNS)
 
 
 def _new_repeats(rows: Iterable[Row], catalog: Catalog) -> Sequence[tuple[Group, str]]:
@@ -269,8 +313,70 @@ def _columns(table: Table, sources: Iterable[str]) -> Sequence[Name]:
     room = COLUMN_LIMIT - len(table.columns)
     name_of = column_name if table.layout is FAMILIES["case"].layout else answer_name
     wanted = {source: name_of(source) for source in sorted(sources)[:room]}
-    columns = assigned(wanted, [*table.layout.own, *table.columns.values()])
+    columns = assigned(wanted, _taken_columns(table))
     return [Name(table.name, "column", *each) for each in sorted(columns.items())]
+
+
+def _taken_columns(table: Table) -> Sequence[str]:
+    return [*table.layout.own, *(each.name for each in table.shown)]
+
+
+def _new_indices(rows: Iterable[Row], catalog: Catalog) -> Iterator[Name]:
+    taken = [*_taken_tables(catalog)]
+    found = {(row.family.group_of(row.group), each) for row in rows for each in row.indices}
+    for group, source in sorted(found):
+        table = catalog.tables[group]
+        if ("index", source) not in table.others:
+            wanted = {source: index_view_name(group[1], source)}
+            view = assigned(wanted, taken)[source]
+            taken.append(view)
+            yield Name(table.name, "index", source, view)
+
+
+def _new_views(_: Iterable[Row], catalog: Catalog) -> Iterator[Name]:
+    taken = [*_taken_tables(catalog)]
+    for name, table in sorted(catalog.by_name().items()):
+        if ("view", "") not in table.others:
+            view = assigned({"": shortened(f"{name}_typed")}, taken)[""]
+            taken.append(view)
+            yield Name(name, "view", "", view)
+
+
+def _new_typed_names(rows: Sequence[Row], catalog: Catalog) -> Iterator[Name]:
+    found: defaultdict[str, set[tuple[TypedKind, str]]] = defaultdict(set)
+    for name, kind, source in _new_typed(rows, catalog):
+        found[name].add((kind, source))
+    tables = catalog.by_name()
+    for name, typed in sorted(found.items()):
+        taken = [*_taken_columns(tables[name])]
+        for kind, source in sorted(typed)[: TYPED_LIMIT - _typed_columns(tables[name])]:
+            wanted = {source: shortened(f"{tables[name].columns[source]}__{kind}")}
+            column = assigned(wanted, taken)[source]
+            taken.append(column)
+            yield Name(name, kind, source, column)
+
+
+def _new_typed(rows: Sequence[Row], catalog: Catalog) -> Iterator[tuple[str, TypedKind, str]]:
+    """Yield table, kind and source of what some of the rows show, and no typed column does."""
+    for row in rows[:: max(1, len(rows) // _SAMPLE)]:
+        table = catalog.tables.get(row.family.group_of(row.group))
+        if table is None or row.deleted:
+            continue
+        for path, lines in row.lines(table.repeats).items():
+            if (inner := table.at(path)) is not None and _typed_columns(inner) < TYPED_LIMIT:
+                for line in lines[:_SAMPLE]:
+                    yield from _typed_of(line, inner)
+
+
+def _typed_of(line: Line, table: Table) -> Iterator[tuple[str, TypedKind, str]]:
+    for source, text in line.properties.items():
+        for kind in kinds_of(text):
+            if (kind, source) not in table.others and source in table.columns:
+                yield table.name, kind, source
+
+
+def _typed_columns(table: Table) -> int:
+    return len(table.shown) - len(table.columns)
 
 
 def upsert_tail(table: Table, kept: frozenset[str]) -> str:

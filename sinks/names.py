@@ -44,6 +44,16 @@ def repeat_table_name(form_table: str, path: str) -> str:
     return _safe(f"{form_table}__{path.replace('/', '__')}")
 
 
+def index_view_name(case_type: str, source: str) -> str:
+    """Return the wanted name of the view of an index, as `child_of_household`.
+
+    `source` is the index's identifier and the parent's type: `parent/household`.
+    """
+    identifier, _, parent_type = source.partition("/")
+    name = f"{case_type or 'without_type'}_of_{parent_type or 'without_type'}"
+    return _safe(name if identifier in ("parent", "host") else f"{name}_as_{identifier}")
+
+
 def answer_name(path: str) -> str:
     """Return the wanted name of an answer's column: `weight/@unit` is `weight__unit`."""
     return column_name(path.replace("/", "__").replace("@", "").replace("#", ""))

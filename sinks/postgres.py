@@ -135,7 +135,7 @@ class PostgresSink:
         with _translated_errors(rows_to_blame=False):
             connection = await self._connected()
             catalog = self._catalogs.get(domain)
-            if catalog is None or any(map(catalog.lacks, rows)):
+            if catalog is None or not catalog.suffices(rows):
                 self._catalogs[domain] = await grown(connection, rows)
 
     async def _attempt(self, rows: Sequence[Row], *, commit: bool) -> Sequence[Outcome]:

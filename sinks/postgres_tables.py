@@ -34,6 +34,7 @@ from sinks.layout import FAMILIES, Family, Kind, Layout
 from sinks.moves import move_texts
 from sinks.names import quoted, shortened
 from sinks.rows import Cell, Line, Row, by_column
+from sinks.views import postgres, postgres_functions, view_texts
 
 Connection: TypeAlias = AsyncConnection[tuple[Any, ...]]
 """In autocommit mode, with raw cursors: `$1` is a placeholder and `%` is not."""
@@ -101,6 +102,9 @@ async def grown(connection: Connection, rows: Sequence[Row]) -> Catalog:
         for move in added.moves:
             for statement in move_texts(move, lambda name: _table(domain, name), _first_parts):
                 await _run(connection, statement)
+        dialect = postgres(quoted(shortened(domain)))
+        for _, statement in view_texts(added.names, complete, dialect):
+            await _run(connection, statement)
         if added.names:
             await _run(
                 connection,
@@ -124,6 +128,8 @@ async def _make_schema(connection: Connection, domain: str) -> None:
     )
     if await found.fetchone() is None:
         await _run(connection, f"CREATE SCHEMA {quoted(shortened(domain))}")
+    for statement in postgres_functions(quoted(shortened(domain))):
+        await _run(connection, statement)
     for family in FAMILIES.values():
         await _run(connection, _table_text(domain, family.guard, family.guard_layout))
     await _run(connection, _table_text(domain, NAMES_TABLE, NAMES_LAYOUT))
@@ -131,8 +137,8 @@ async def _make_schema(connection: Connection, domain: str) -> None:
 
 def _growth_texts(domain: str, added: Sequence[Name], catalog: Catalog) -> Iterator[str]:
     """Yield one statement a table, in the order of their names, with all new columns."""
-    tables = {table.name: table for each in catalog.tables.values() for table in each.all()}
-    new = {name.name for name in added if name.kind != "column"}
+    tables = catalog.by_name()
+    new = {name.name for name in added if name.kind in ("case", "form", "repeat")}
     columns: dict[str, list[str]] = {table: [] for table in new}
     for name in added:
         if name.kind == "column":

@@ -42,7 +42,8 @@ class Line:
 class Row:
     """A state as a sink writes it: one line, and for a form those of its repeats.
 
-    `group` is the case type, or the form's xmlns; `title` the name that people know a form by.
+    `group` is the case type, or the form's xmlns; `title` the name that people know a form by;
+    `indices` a case's, each as its identifier and the parent's type (`parent/household`).
     A form's `answers` become lines when it is known which of them are repeats.
     """
 
@@ -54,6 +55,7 @@ class Row:
     version: int
     deleted: bool
     line: Line
+    indices: Sequence[str] = ()
     answers: Mapping[str, Json] = field(default_factory=dict)
 
     def lines(self, repeats: Collection[str]) -> Mapping[str, Sequence[Line]]:
@@ -142,6 +144,7 @@ def case_row(state: CaseState) -> Row:
         version=state.version,
         deleted=state.deleted,
         line=Line(own, properties, frozenset(kept)),
+        indices=[*_index_sources(state.indices or {})],
     )
 
 
@@ -242,6 +245,14 @@ def _index_cells(indices: Mapping[str, Index] | None) -> Mapping[str, Cell]:
         "cw_parent_type": parent["case_type"] if parent else None,
         "cw_indices": json_text(indices),
     }
+
+
+def _index_sources(indices: Mapping[str, Index]) -> Iterator[str]:
+    """Yield the identifier and parent's type of each index that a view can be made of."""
+    for identifier, index in indices.items():
+        source = f"{identifier}/{index['case_type']}"
+        if "\0" not in source:
+            yield source
 
 
 def _text(value: Json) -> str | None:

@@ -31,6 +31,7 @@ from sinks.layout import FAMILIES, Kind, Layout
 from sinks.moves import move_texts
 from sinks.names import quoted, shortened
 from sinks.rows import Cell, Line, Row, cells, prepared
+from sinks.views import sqlite, view_texts
 
 T = TypeVar("T")
 
@@ -215,20 +216,24 @@ def _grown(connection: sqlite3.Connection, rows: Sequence[Row]) -> Catalog:
     """Return the catalog, with all tables and columns that the rows need."""
     query = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608
     catalog = Catalog.of([Name(*row) for row in connection.execute(query)])
-    if not any(map(catalog.lacks, rows)):
+    if catalog.suffices(rows):
         return catalog
     added = growth(rows, catalog)
     complete = catalog.with_names(added.names)
-    layouts = {each.name: each.layout for form in complete.tables.values() for each in form.all()}
+    tables = complete.by_name()
     for name in added.names:
         if name.kind == "column":
-            text = f"ALTER TABLE {quoted(name.table)} ADD COLUMN {quoted(name.name)} TEXT"
-        else:
-            text = _table_text(name.name, layouts[name.name])
-        connection.execute(text)
+            connection.execute(
+                f"ALTER TABLE {quoted(name.table)} ADD COLUMN {quoted(name.name)} TEXT"
+            )
+        elif name.kind in ("case", "form", "repeat"):
+            connection.execute(_table_text(name.name, tables[name.name].layout))
     for move in added.moves:
         for text in move_texts(move, quoted, "cw_first_parts(cw_path, {})".format):
             connection.execute(text)
+    for view, text in view_texts(added.names, complete, sqlite()):
+        connection.execute(f"DROP VIEW IF EXISTS {quoted(view)}")
+        connection.execute(text)
     connection.executemany(
         f"INSERT INTO {NAMES_TABLE} VALUES (?, ?, ?, ?, ?)",  # noqa: S608
         [

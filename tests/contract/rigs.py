@@ -144,6 +144,11 @@ class PostgresRig:
             connection.execute(f"SET search_path TO {quoted(shortened(domain))}".encode())
             return connection.execute(text.encode()).fetchall()
 
+    def run(self, domain: str, text: str) -> None:
+        with psycopg.connect(self.url) as connection:
+            connection.execute(f"SET search_path TO {quoted(shortened(domain))}".encode())
+            connection.execute(text.encode())
+
     def rows(self, domain: str) -> Mapping[str, Stored]:
         return read_rows(lambda text: self.query(domain, text))
 
