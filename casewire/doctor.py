@@ -107,10 +107,16 @@ async def _topics(config: Config) -> Sequence[str]:
 
 async def _roles(config: Config) -> Sequence[str]:
     found = [each for each in running(config.run_dir) if each.role != "broker"]
-    expected = {"ingress", "streams", *(f"sink-{name}" for name in config.sinks)}
+    expected = {
+        "ingress": "ingress",
+        "streams": "streams",
+        **{f"sink-{name}": f"sink {name}" for name in config.sinks},
+    }
+    if config.alerts.mail_to or config.alerts.urls:
+        expected["alerts"] = "alerts run"
     problems = [
-        f"{role} does not run here; start casewire up, or casewire {role.replace('-', ' ', 1)}"
-        for role in sorted(expected - {process.role for process in found})
+        f"{role} does not run here; start casewire up, or casewire {expected[role]}"
+        for role in sorted(expected.keys() - {process.role for process in found})
     ]
     for process in found:
         reason = await ask_ready(process.address)

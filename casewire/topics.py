@@ -82,6 +82,13 @@ async def check_topics(kafka: KafkaSettings) -> Sequence[Difference]:
         return differences(kafka, await _actual_topics(client, kafka))
 
 
+async def require_topics(kafka: KafkaSettings) -> None:
+    """Raise UnavailableError if a topic is missing: Faust would ignore that (measured.md §4)."""
+    for difference in await check_topics(kafka):
+        if not difference.found or difference.what == "partitions":
+            raise UnavailableError(str(difference))
+
+
 async def partition_numbers(
     kafka: KafkaSettings, topics: Sequence[str]
 ) -> Sequence[tuple[str, int]]:

@@ -13,8 +13,8 @@ from casewire.health import Health, first_free, serving_health
 from casewire.logs import set_up_logs
 from casewire.sink_config import no_such_sink
 from casewire.state_api import serving_states, told_address
-from casewire.topics import check_topics
-from schemas.errors import ConfigError, UnavailableError
+from casewire.topics import require_topics
+from schemas.errors import ConfigError
 from sinks.match import Choice
 from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
@@ -48,7 +48,7 @@ def _prepare(config: Config) -> None:
 
 
 async def _run_streams(config: Config) -> None:
-    await _require_topics(config)
+    await require_topics(config.cluster)
     address, listener = first_free(Address.parse(config.streams.bind), "CASEWIRE_STREAMS_BIND")
     told = told_address(address)
     app = create_streams_app(config.cluster, config.streams, config.data_dir, address=told)
@@ -57,7 +57,7 @@ async def _run_streams(config: Config) -> None:
 
 
 async def _run_sink(config: Config, name: str) -> None:
-    await _require_topics(config)
+    await require_topics(config.cluster)
     settings = config.sinks[name]
     excluded = {each: config.exclusions[each].match for each in settings.exclude}
     delivery = Delivery(
@@ -71,13 +71,6 @@ async def _run_sink(config: Config, name: str) -> None:
         await _serve(app, f"sink-{name}", config)
     finally:
         await delivery.close()
-
-
-async def _require_topics(config: Config) -> None:
-    """Raise UnavailableError if a topic is missing: Faust would ignore that (measured.md §4)."""
-    for difference in await check_topics(config.cluster):
-        if not difference.found or difference.what == "partitions":
-            raise UnavailableError(str(difference))
 
 
 async def _serve(app: App, role: str, config: Config, *, state_api: str = "") -> None:

@@ -26,6 +26,7 @@ from casewire.health import Health, serving_health
 from casewire.logs import set_up_logs
 from casewire.reading import read_topic
 from casewire.tables import nearest
+from casewire.topics import require_topics
 from schemas.errors import ConfigError, UnavailableError
 from schemas.times import from_datetime
 from streams.alarms import as_record
@@ -150,6 +151,7 @@ async def _mute(config: Config, group: str, until: str) -> None:
 
 async def _run(config: Config) -> None:
     role = make_role(config)
+    await require_topics(config.cluster)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

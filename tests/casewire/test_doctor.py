@@ -32,6 +32,7 @@ def test_every_area_is_looked_at_even_if_one_before_is_broken(
     env |= {
         "CASEWIRE_SINKS__DB__TYPE": "sql",
         "CASEWIRE_SINKS__DB__URL": f"postgresql://127.0.0.1:{free_port()}/x",
+        "CASEWIRE_ALERTS__URLS": "json://localhost",
     }
     assert run(["doctor", "--json"], env) == 1
     problems = orjson.loads(capsys.readouterr().out)
@@ -39,10 +40,11 @@ def test_every_area_is_looked_at_even_if_one_before_is_broken(
     for problem in problems:
         by_area.setdefault(problem["area"], []).append(problem["text"])
     assert "no Kafka broker answers" in by_area["topics"][0]
-    assert [text.split(" does not run")[0] for text in by_area["roles"]] == [
-        "ingress",
-        "sink-db",
-        "streams",
+    assert [text.partition("casewire up, or ")[2] for text in by_area["roles"]] == [
+        "casewire alerts run",
+        "casewire ingress",
+        "casewire sink db",
+        "casewire streams",
     ]
     assert "start casewire up" in by_area["ingress"][0]
     assert "correct [sinks.db]" in by_area["sinks"][0]
