@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import click
+import msgspec
 import orjson
 
 from casewire.choosing import ANY, Choice, choice_options
@@ -26,22 +27,34 @@ _SAID: Final[dict[Fate, str]] = {
     "dead": "would be dead letters",
 }
 _SHOWN_KEYS: Final = 10
+#: By a topic of states: the one of the events that they come from.
+_EVENTS: Final = {"case-state": "cases", "form-state": "forms"}
 
 
 @click.command(epilog="Example: casewire replay --case 0a1b2c --sink warehouse --dry-run")
 @choice_options
 @click.option("--sink", default="", help="Only into this sink: the states as they are now.")
+@click.option("--as-recorded", is_flag=True, help="With --sink: each event as it came instead.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print what would change as JSON.")
 @click.option("--yes", is_flag=True, help="Ask nothing, however many they are.")
 @click.pass_obj
 def replay(
-    launch: Launch, /, *, sink: str, dry_run: bool, as_json: bool, yes: bool, **values: Any
+    launch: Launch,
+    /,
+    *,
+    sink: str,
+    as_recorded: bool,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    **values: Any,
 ) -> None:
     """Have captured events processed again, in the order in which they were captured.
 
     With --sink, the latest states go to that sink once more, or each event if it takes every one.
-    Nothing is ever made older: what is not newer than what is there changes nothing.
+    Nothing is ever made older: what is not newer than what is there changes nothing. Only what is
+    sent --as-recorded may be older than what the target has, since events have no version.
     """
     config = launch.config()
     choice = Choice.chosen(values)
@@ -49,7 +62,8 @@ def replay(
         raise click.UsageError("say which events: by --case, --form, --domain, --kind or a time")
     if sink and sink not in config.sinks:
         raise ConfigError(no_such_sink(config.sinks, sink))
-    chosen = asyncio.run(_choose(config, choice, sink))
+    sources = _sources(config, sink, as_recorded=as_recorded)
+    chosen = asyncio.run(_choose(config, choice, sources))
     count = sum(len(each.places) for each in chosen)
     if unread := sum(each.unread for each in chosen):
         click.echo(
@@ -68,10 +82,24 @@ def replay(
     click.echo(f"events sent to be processed again: {count:,}")
 
 
-async def _choose(config: Config, choice: Choice, sink: str) -> Sequence[Chosen]:
+def _sources(config: Config, sink: str, *, as_recorded: bool) -> Sequence[str]:
+    """Return the topics to replay from; none stands for what was captured. Raises ConfigError."""
+    if as_recorded and not sink:
+        raise click.UsageError("--as-recorded is for a sink; name it by --sink")
     if not sink:
+        return ()
+    settings = config.sinks[sink]
+    if not as_recorded:
+        return settings.sources
+    each = msgspec.structs.replace(settings, every=True, topics=())
+    if list(each.problems()):
+        raise ConfigError(f"the sink {sink} holds latest states only; leave out --as-recorded")
+    return [_EVENTS.get(source, source) for source in settings.sources]
+
+
+async def _choose(config: Config, choice: Choice, sources: Sequence[str]) -> Sequence[Chosen]:
+    if not sources:
         return [await choose_captured(config.cluster, choice)]
-    sources = config.sinks[sink].sources
     return [await choose_states(config.cluster, source, choice) for source in sources]
 
 

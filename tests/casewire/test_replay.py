@@ -18,10 +18,11 @@ from schemas.values import Json
 from sinks.sql_settings import SqlSettings
 from sinks.sqlite import SqliteSink
 from streams.app import create_sink_app, create_streams_app
+from streams.decode import decode
 from streams.delivery import Delivery
 from streams.records import header
 from tests.kafka_tools import ConsumerRecord, read_all
-from tests.streams.made import captured
+from tests.streams.made import Made, captured
 from tests.streams.test_worker import (
     SETTINGS,
     case_body,
@@ -47,6 +48,15 @@ def test_what_is_sent_is_newer_the_same_or_older(
     assert fate(version, held) == expected
 
 
+_SINKS = """
+[sinks.sqlite]
+type = "sql"
+[sinks.hook]
+type = "http"
+url = "http://127.0.0.1:9/"
+"""
+
+
 async def said(
     capfd: pytest.CaptureFixture[str],
     settings: KafkaSettings,
@@ -55,13 +65,18 @@ async def said(
     status: int = 0,
 ) -> str:
     """Run `casewire replay`, and return what it printed."""
+    config = data_dir / "casewire.toml"
+    config.write_text(_SINKS, encoding="utf-8")
     env = {
         "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "CASEWIRE_KAFKA__TOPIC_PREFIX": settings.topic_prefix,
         "CASEWIRE_KAFKA__PARTITIONS": str(settings.partitions),
         "CASEWIRE_DATA_DIR": str(data_dir),
     }
-    assert await to_thread.run_sync(run, ["replay", *arguments], env) == status
+    assert (
+        await to_thread.run_sync(run, ["--config", str(config), "replay", *arguments], env)
+        == status
+    )
     printed = capfd.readouterr()
     return printed.out + printed.err
 
@@ -138,6 +153,23 @@ async def test_a_sink_gets_again_what_it_has_lost_and_nothing_older(
         await read_until(settings, "deliveries", lambda found: ended(found) == 9 + written)
     rows = query(tmp_path, "SELECT cw_case_id, n FROM case_patient ORDER BY 1")
     assert rows == [("c0", "1"), ("c1", "newer"), ("c2", "1")]
+
+
+@pytest.mark.kafka
+async def test_a_sink_without_versions_may_get_each_event_as_it_came(
+    settings: KafkaSettings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sent = [captured(case_body("c1", 60 * n, "abc"[: n + 1])) for n in range(3)]
+    typed = [decode(each).out for each in reversed(sent)]
+    await send(settings, "cases", [Made(out.value, out.key, out.headers) for out in typed])
+    only = ("--case", "c1", "--as-recorded", "--sink")
+    assert "leave out --as-recorded" in await said(
+        capfd, settings, tmp_path, *only, "sqlite", status=1
+    )
+    assert "again: 3" in await said(capfd, settings, tmp_path, *only, "hook")
+    replays = await read_all(settings.bootstrap_servers, settings.topic("replays"))
+    assert [each.value for each in replays] == [out.value for out in reversed(typed)]
+    assert {header(each.headers, "casewire-target") for each in replays} == {"sink:hook"}
 
 
 @pytest.mark.kafka
