@@ -95,7 +95,7 @@ class Sink(Protocol):
         Raises, with nothing written or only what a repeat makes right:
         - TransientError: the same batch can succeed later;
         - TargetError: the operator must act; no row is to blame;
-        - RejectedRowsError: these rows will never be taken; the others can be written.
+        - RejectedRowsError: these rows will never be taken; of the others nothing is said.
         """
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import orjson
@@ -19,8 +20,11 @@ from sinks.layout import CASES, FORMS, INDEX_COLUMNS, Family
 Cell: TypeAlias = str | int | bool | None
 
 _DOMAIN: Final = re.compile(DOMAIN_PATTERN)
+_TEXT: Final = frozenset({str})
 #: The columns of a case that hold text as it was sent; the others' is canonical, or our own.
 _SENT: Final = ("cw_case_id", "cw_user_id", "cw_indices")
+#: PostgreSQL's indexes take keys of 2,704 bytes.
+_LONG_KEY: Final = 600
 _NUL_IN_JSON: Final = b"\\u0000"
 
 
@@ -131,11 +135,13 @@ def case_row(state: CaseState) -> Row:
     if state.closed and state.date_closed is None:
         kept.add("cw_date_closed")
         del own["cw_date_closed"]
-    properties = {
-        name: value if isinstance(value, str) else json_text(value)
-        for name, value in state.properties.items()
-        if value is not None
-    }
+    properties = state.properties
+    if not {*map(type, properties.values())} <= _TEXT:
+        properties = {
+            name: value if isinstance(value, str) else json_text(value)
+            for name, value in properties.items()
+            if value is not None
+        }
     return Row(
         family=CASES,
         domain=state.domain,
@@ -226,6 +232,22 @@ def by_column(
     if any(not line.properties.keys() <= columns.keys() for line in lines):
         found["cw_overflow"] = [cells(line, columns).get("cw_overflow") for line in lines]
     return {column: each for column, each in found.items() if each.count(None) < len(each)}
+
+
+def looks_bad(row: Row) -> bool:
+    """Whether a target is likely to refuse a row: a time that is none, a key that is too long."""
+    times = [
+        row.line.own.get(name) for name, kind in row.family.layout.own.items() if kind == "time"
+    ]
+    return len(row.id) > _LONG_KEY or not all(each is None or _is_time(each) for each in times)
+
+
+def _is_time(cell: Cell) -> bool:
+    try:
+        datetime.fromisoformat(str(cell))
+    except ValueError:
+        return False
+    return True
 
 
 def parent_of(indices: Mapping[str, Index]) -> Index | None:
