@@ -227,8 +227,8 @@ def message_of(record: SinkRecord) -> Message | Rejection:
     source = _source(record)
     if source is None:
         return Rejection("invalid_field", "this is nothing that a sink takes")
-    version = version_of(record.headers)
     try:
+        version = version_of(record.headers)
         if not version and source in ("case-state", "form-state"):
             raise ValueError  # noqa: TRY301
         key = (record.key or b"").decode()

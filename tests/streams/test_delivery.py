@@ -185,10 +185,11 @@ async def test_what_is_no_state_becomes_a_dead_letter_and_holds_up_nothing() -> 
         Made(b'{"case_id": "x"}', offset=2),
         Made(state_record("b", 1).value, offset=3),
         Made(None, offset=4),  # a null that does not tell its version
-        state_record("a", 1, offset=5),
+        Made(state_record("b", 1).value, offset=5, headers=[("casewire-version", b"one")]),
+        state_record("a", 1, offset=6),
     ]
     delivered = await Delivery("test", sink).deliver(records)
-    assert list(delivered.rejected) == [0, 1, 2, 3, 4]
+    assert list(delivered.rejected) == [0, 1, 2, 3, 4, 5]
     assert set(sink.rows) == {"a"}
 
 
