@@ -63,7 +63,7 @@ format: setup
 	$(BIN)/ruff format
 
 lock:
-	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --python-version 3.11 -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra files --group dev --generate-hashes --universal --python-version 3.11 -o requirements.lock
 
 schemas: setup
 	$(BIN)/python -m schemas.publish
@@ -71,4 +71,4 @@ schemas: setup
 
 # Leaves var/, where the data of `make up` is.
 clean:
-	rm -rf .venv docker/kafka/libs $(DEMO_DIR) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv docker/*/libs $(DEMO_DIR) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -12,8 +12,8 @@ from typing import Final
 from schemas.errors import UnavailableError
 
 ROOT: Final = Path(__file__).parent.parent
-POM: Final = ROOT / "docker" / "kafka" / "pom.xml"
-LIBS: Final = ROOT / "docker" / "kafka" / "libs"
+KAFKA: Final = ROOT / "docker" / "kafka"
+LIBS: Final = KAFKA / "libs"
 
 _DEBIAN: Final = "apt-get install openjdk-17-jre-headless maven"
 
@@ -108,19 +108,21 @@ def cluster_id(number: uuid.UUID) -> str:
     return "c" + base64.urlsafe_b64encode(number.bytes)[1:22].decode()
 
 
-def fetch_jars() -> None:
-    """Have Maven copy the broker's jars, unless those of this pom are there already."""
-    wanted = POM.read_text(encoding="utf-8")
-    stamp = LIBS / "pom.xml"
+def fetch_jars(place: Path = KAFKA) -> Path:
+    """Have Maven copy the jars that `pom.xml` names into `libs`, unless they are there already."""
+    pom, libs = place / "pom.xml", place / "libs"
+    wanted = pom.read_text(encoding="utf-8")
+    stamp = libs / "pom.xml"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return
+        return libs
     maven = shutil.which("mvn")
     if maven is None:
-        raise UnavailableError(f"getting the broker needs Maven, which is not installed: {_DEBIAN}")
-    shutil.rmtree(LIBS, ignore_errors=True)
-    copy = ["dependency:copy-dependencies", f"-DoutputDirectory={LIBS}"]
-    _run([maven, "-q", "-B", "-f", str(POM), *copy], "getting the broker's jars with Maven")
+        raise UnavailableError(f"getting the jars needs Maven, which is not installed: {_DEBIAN}")
+    shutil.rmtree(libs, ignore_errors=True)
+    copy = ["dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
+    _run([maven, "-q", "-B", "-f", str(pom), *copy], "getting the jars with Maven")
     stamp.write_text(wanted, encoding="utf-8")
+    return libs
 
 
 def _run(command: Sequence[str], doing: str) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from schemas.errors import ConfigError
 from sinks.base import Sink
+from sinks.files_settings import FilesSettings
 from sinks.http_settings import HttpSettings
 from sinks.kafka_settings import KafkaSinkSettings
 from sinks.settings import SinkTable
@@ -16,11 +17,17 @@ SETTINGS: Final[Mapping[str, type[SinkTable]]] = {
     "sql": SqlSettings,
     "http": HttpSettings,
     "kafka": KafkaSinkSettings,
+    "files": FilesSettings,
 }
 
 #: The modules that make them. Imported when needed: every command reads the configuration, and a
 #: target's library is large.
-_MODULES: Final = {"sql": "sinks.sql", "http": "sinks.http_sink", "kafka": "sinks.kafka_sink"}
+_MODULES: Final = {
+    "sql": "sinks.sql",
+    "http": "sinks.http_sink",
+    "kafka": "sinks.kafka_sink",
+    "files": "sinks.files_sink",
+}
 
 
 def type_of(settings: SinkTable) -> str:
@@ -31,6 +38,12 @@ def make_sink(name: str, settings: SinkTable, data_dir: Path) -> Sink:
     """Return the sink `name` that the settings describe. Raises ConfigError."""
     try:
         sink: Sink = import_module(_MODULES[type_of(settings)]).make(settings, data_dir)
+    except ModuleNotFoundError as error:
+        kind = type_of(settings)
+        raise ConfigError(
+            f'[sinks.{name}] type = "{kind}" needs the package {error.name}: '
+            f"install casewire[{kind}], or take another type"
+        ) from error
     except ConfigError as error:
         raise ConfigError(f"[sinks.{name}] {error}") from None
     return sink

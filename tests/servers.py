@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import psycopg
 
-from casewire.broker import Broker, cluster_id, fetch_jars
+from casewire.broker import ROOT, Broker, cluster_id, fetch_jars
 
 START_SECONDS = 60
 
@@ -227,3 +227,55 @@ def running_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+class S3Server:
+    """An S3 server (S3Proxy on a folder), where each bucket is a folder of `data_dir`."""
+
+    user = "local-identity"
+    secret = "local-credential"
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def make_bucket(self, name: str) -> None:
+        (self.data_dir / name).mkdir(parents=True)
+
+    def start(self) -> None:
+        libs = fetch_jars(ROOT / "docker" / "s3proxy")
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        settings, log = self.data_dir.with_suffix(".conf"), self.data_dir.with_suffix(".log")
+        lines = {
+            "s3proxy.endpoint": f"http://{self.address}",
+            "s3proxy.authorization": "aws-v2-or-v4",
+            "s3proxy.identity": self.user,
+            "s3proxy.credential": self.secret,
+            "jclouds.provider": "filesystem-nio2",
+            "jclouds.identity": self.user,
+            "jclouds.credential": self.secret,
+            "jclouds.filesystem.basedir": str(self.data_dir),
+        }
+        settings.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        quiet = self.data_dir.with_suffix(".xml")
+        quiet.write_text('<configuration><root level="WARN"/></configuration>')
+        command = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", f"{libs}/*"]
+        command.append(f"-Dlogback.configurationFile={quiet}")
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, "org.gaul.s3proxy.Main", "--properties", str(settings)],
+                stdout=output,
+                stderr=output,
+            )
+        wait_for_port(self.port, self.process, log)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None

@@ -1,17 +1,22 @@
 import base64
+import shutil
 import uuid
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from casewire import broker
-from casewire.broker import Broker, cluster_id, fetch_jars
+from casewire.broker import KAFKA, Broker, cluster_id, fetch_jars
 from schemas.errors import UnavailableError
 
 
 def without_programs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("PATH", str(folder))
+
+
+def without_jars(folder: Path) -> Path:
+    shutil.copy(KAFKA / "pom.xml", folder)
+    return folder
 
 
 def test_what_to_install_is_said_when_java_is_missing(
@@ -29,9 +34,8 @@ def test_what_to_install_is_said_when_maven_is_missing_and_wanted(
     fetch_jars()
     without_programs(monkeypatch, tmp_path)
     fetch_jars()  # the jars are there: Maven is not asked for
-    monkeypatch.setattr(broker, "LIBS", tmp_path / "libs")
     with pytest.raises(UnavailableError, match=r"needs Maven.*apt-get install"):
-        fetch_jars()
+        fetch_jars(without_jars(tmp_path))
 
 
 def test_what_maven_says_last_is_told_when_it_fails(
@@ -41,9 +45,8 @@ def test_what_maven_says_last_is_told_when_it_fails(
     maven.write_text("#!/bin/sh\necho no such artifact\nexit 1\n", encoding="utf-8")
     maven.chmod(0o755)
     without_programs(monkeypatch, tmp_path)
-    monkeypatch.setattr(broker, "LIBS", tmp_path / "libs")
     with pytest.raises(UnavailableError, match="with Maven failed: no such artifact"):
-        fetch_jars()
+        fetch_jars(without_jars(tmp_path))
     assert not (tmp_path / "libs" / "pom.xml").exists()
 
 

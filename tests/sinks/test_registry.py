@@ -1,8 +1,10 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import ConfigError
+from sinks.files_settings import FilesSettings
 from sinks.registry import make_sink
 from sinks.sql_settings import SqlSettings
 from tests.contract.rigs import case_state, opened
@@ -36,3 +38,13 @@ def test_a_wrong_url_of_postgresql_is_an_error_that_does_not_tell_it(tmp_path: P
         make_sink("main", settings, tmp_path)
     assert "secret" not in str(error.value)
     assert error.value.__cause__ is None or "secret" not in str(error.value.__cause__)
+
+
+def test_a_type_whose_packages_are_missing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("sinks.files_sink", "sinks.files_rows", "sinks.files_store"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"needs the package pyarrow: install casewire\[files\]"):
+        make_sink("lake", FilesSettings(), tmp_path)
