@@ -7,10 +7,10 @@ It says `writing` when it begins, and `done` at the end.
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
+from msgspec.structs import replace
 
 from sinks.base import Message
 from sinks.files_settings import FilesSettings, Format
