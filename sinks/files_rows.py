@@ -114,8 +114,9 @@ FORMATS: Final[Mapping[str, Merge]] = {"parquet": merged_parquet, "jsonl": merge
 
 
 def _table(rows: Sequence[Mapping[str, Json]], schema: Any) -> Any:
+    columns = zip(schema.names, schema.types, strict=True)  # a field's own name takes 1 µs a look
     return pa.table(
-        [_column([row[field.name] for row in rows], field.type) for field in schema], schema=schema
+        [_column([row[name] for row in rows], kind) for name, kind in columns], schema=schema
     )
 
 
