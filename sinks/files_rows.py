@@ -135,19 +135,20 @@ def _row(message: Message) -> dict[str, Json]:
 
 
 def _place(message: Message) -> dict[str, Json]:
-    headers = dict(reversed(message.headers))
-
-    def text(name: str) -> str | None:
-        return headers[name].decode("utf-8", "replace") if name in headers else None
-
+    headers = dict(message.headers)
+    captured, time, origin = (
+        headers.get("casewire-captured-id"),
+        headers.get("ce_time"),
+        headers.get("casewire-origin"),
+    )
     return {
         "offset": message.offset,
         "partition": message.partition,
         "appended_at": message.timestamp,
-        "event_id": text("ce_id") or "",
-        "captured_id": text("casewire-captured-id"),
-        "captured_at": text("ce_time"),
-        "origin": text("casewire-origin"),
+        "event_id": headers.get("ce_id", b"").decode(errors="replace"),
+        "captured_id": captured and captured.decode(errors="replace"),
+        "captured_at": time and time.decode(errors="replace"),
+        "origin": origin and origin.decode(errors="replace"),
     }
 
 
@@ -156,7 +157,9 @@ def _case(event: CaseEvent) -> dict[str, Json]:
     return {
         "case_id": event.case_id,
         "case_type": event.case_type,
-        **{name: _text(properties.get(name)) for name in ("case_name", "owner_id", "external_id")},
+        "case_name": _text(properties.get("case_name")),
+        "owner_id": _text(properties.get("owner_id")),
+        "external_id": _text(properties.get("external_id")),
         "user_id": event.user_id,
         "closed": event.closed,
         "gone": event.gone,
