@@ -41,7 +41,7 @@ _DEFAULTS: Final = {
 
 #: SQLSTATE prefixes. 54 (limits) has psycopg's OperationalError too, but no repeat helps.
 _TRANSIENT: Final = ("08", "57P0", "40001", "40P01", "55P03", "57014", "53")
-#: Rows that are tried alone because they look bad, before what is left is halved.
+#: Rows of a batch that are tried alone because they look bad.
 _MOST_SUSPECTS: Final = 20
 _BAD_ROW: Final = ("22", "23", "54")
 
@@ -122,9 +122,11 @@ class PostgresSink:
     async def _write_part(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         try:
             await self._grow(rows)
-            return await self._attempt(rows, commit=True)
+            refused = await self._bad_suspects(rows)
+            if not refused:
+                return await self._attempt(rows, commit=True)
         except RejectedRowsError as error:
-            refused = error.rows if len(rows) == 1 else await self._refused(rows)
+            refused = error.rows if len(rows) == 1 else await _bisected(rows, self._why_refused)
         except DeliveryError:
             self._catalogs.pop(rows[0].domain, None)
             raise
@@ -151,12 +153,11 @@ class PostgresSink:
         self._catalogs[domain] = catalog
         return decision.outcomes
 
-    async def _refused(self, rows: Sequence[Row]) -> Mapping[int, Rejection]:
-        """Return bad rows of a batch that was refused: of those that look bad, else by halving."""
+    async def _bad_suspects(self, rows: Sequence[Row]) -> Mapping[int, Rejection]:
+        """Return the rows that look bad and are: to try them is cheaper than a batch in vain."""
         suspects = [place for place, row in enumerate(rows) if looks_bad(row)][:_MOST_SUSPECTS]
         found = {place: await self._why_refused([rows[place]]) for place in suspects}
-        bad = {place: why for place, why in found.items() if why is not None}
-        return bad or await _bisected(rows, self._why_refused)
+        return {place: why for place, why in found.items() if why is not None}
 
     async def _why_refused(self, rows: Sequence[Row]) -> Rejection | None:
         try:

@@ -216,10 +216,10 @@ async def _locked(connection: Connection, rows: Sequence[Row]) -> Mapping[str, H
     new = {each for (each,) in await made.fetchall()}
     found = await _run(
         connection,
-        f"SELECT {family.id}, {family.group}, version, deleted "  # noqa: S608
-        f"FROM {_table(domain, family.guard)} WHERE domain = $1 AND {family.id} = "
-        "ANY(ARRAY(SELECT json_array_elements_text($2::json))) "
-        f"ORDER BY {family.id} FOR UPDATE",
+        f"SELECT held.{family.id}, {family.group}, version, deleted "  # noqa: S608
+        "FROM json_array_elements_text($2::json) AS known "
+        f"JOIN {_table(domain, family.guard)} AS held ON held.domain = $1 "
+        f"AND held.{family.id} = known ORDER BY held.{family.id} FOR UPDATE OF held",
         domain,
         _text([each for each in guards if each not in new]),
     )

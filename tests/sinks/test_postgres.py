@@ -328,7 +328,7 @@ async def test_a_version_is_compared_with_what_others_leave(rig: PostgresRig, do
             other.execute(f"SET search_path TO {quoted(domain)}".encode())
             other.execute("SELECT 1 FROM cases FOR UPDATE")
             writing = asyncio.create_task(sink.write([case_state(domain, version=5)]))
-            await until_waiting(rig.url, "SELECT case_id")
+            await until_waiting(rig.url, "SELECT held.case_id")
             other.execute("UPDATE cases SET version = 9")
             other.commit()
         assert await writing == ["stale"]
