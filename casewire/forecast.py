@@ -9,10 +9,10 @@ from typing import Final, Literal, TypeAlias
 from casewire.config import Config
 from casewire.reading import read_topic
 from casewire.replaying import Chosen, decoded_again
+from casewire.sink_config import choice_of
 from schemas.errors import DeliveryError, InvalidEventError, Rejection, UnavailableError
 from schemas.settings import KafkaSettings
 from sinks.base import Message, Sink, Versioned
-from sinks.match import Choice
 from sinks.registry import make_sink
 from streams.app import SECOND_MICROSECONDS
 from streams.delivery import message_of
@@ -53,8 +53,7 @@ class Forecast:
 async def forecast_sink(config: Config, name: str, chosen: Sequence[Chosen]) -> Forecast:
     """Compare what was chosen with what a sink's target has. Raises UnavailableError."""
     settings = config.sinks[name]
-    excluded = {each: config.exclusions[each].match for each in settings.exclude}
-    choice = Choice(settings.match, excluded)
+    choice = choice_of(settings, config.exclusions)
     target = make_sink(name, settings, config.data_dir)
     forecast = Forecast()
     try:

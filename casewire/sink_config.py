@@ -15,7 +15,7 @@ from casewire.tables import (
     read_named,
     read_secret,
 )
-from sinks.match import problems
+from sinks.match import Choice, problems
 from sinks.registry import SETTINGS
 from sinks.settings import ExclusionSettings, SinkTable
 from sinks.sql_settings import SqlSettings
@@ -41,6 +41,11 @@ def read_sinks(
             for settings in read_named(kind, only, "sinks", NAME_PATTERN, errors).values():
                 sinks[name] = _with_secrets(name, settings, folder, errors)
     return sinks
+
+
+def choice_of(settings: SinkTable, exclusions: Mapping[str, ExclusionSettings]) -> Choice:
+    """Return which events a sink takes. Its exclusions must be there."""
+    return Choice(settings.match, {name: exclusions[name].match for name in settings.exclude})
 
 
 def sink_problems(

@@ -9,13 +9,14 @@ from casewire.addresses import Address
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.data_dir import open_data_dir
+from casewire.forwarder import shown_progress
 from casewire.health import Health, first_free, serving_health
 from casewire.logs import set_up_logs
-from casewire.sink_config import no_such_sink
+from casewire.rebuild import rebuild, rebuildable, states_to_read, told
+from casewire.sink_config import choice_of, no_such_sink
 from casewire.state_api import serving_states, told_address
 from casewire.topics import require_topics
 from schemas.errors import ConfigError
-from sinks.match import Choice
 from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
 from streams.delivery import Delivery, Pace
@@ -32,12 +33,22 @@ def streams(launch: Launch) -> None:
 
 @click.command(epilog="Example: casewire sink sqlite")
 @click.argument("name")
+@click.option(
+    "--rebuild",
+    "anew",
+    is_flag=True,
+    help="Write all latest states that there are now, into tables that were dropped too, and end. "
+    "The sink may be running.",
+)
 @click.pass_obj
-def sink(launch: Launch, name: str) -> None:
+def sink(launch: Launch, name: str, *, anew: bool) -> None:
     """Write latest states to the sink NAME of the configuration, until stopped."""
     config = launch.config()
     if name not in config.sinks:
         raise ConfigError(no_such_sink(config.sinks, name))
+    if anew:
+        click.echo(uvloop.run(_rebuild_sink(config, name)))
+        return
     _prepare(config)
     uvloop.run(_run_sink(config, name))
 
@@ -59,11 +70,10 @@ async def _run_streams(config: Config) -> None:
 async def _run_sink(config: Config, name: str) -> None:
     await require_topics(config.cluster)
     settings = config.sinks[name]
-    excluded = {each: config.exclusions[each].match for each in settings.exclude}
     delivery = Delivery(
         name,
         make_sink(name, settings, config.data_dir),
-        Choice(settings.match, excluded),
+        choice_of(settings, config.exclusions),
         Pace(settings.batch_rows, settings.max_per_second),
     )
     app = create_sink_app(delivery, settings, config.cluster, config.streams, config.data_dir)
@@ -71,6 +81,13 @@ async def _run_sink(config: Config, name: str) -> None:
         await _serve(app, f"sink-{name}", config)
     finally:
         await delivery.close()
+
+
+async def _rebuild_sink(config: Config, name: str) -> str:
+    settings = rebuildable(name, config.sinks[name])
+    await require_topics(config.cluster)
+    with shown_progress(await states_to_read(config, settings)) as progress:
+        return told(name, await rebuild(config, name, settings, progress))
 
 
 async def _serve(app: App, role: str, config: Config, *, state_api: str = "") -> None:

@@ -51,7 +51,7 @@ def index_view_name(case_type: str, source: str) -> str:
     """
     identifier, _, parent_type = source.partition("/")
     name = f"{case_type or 'without_type'}_of_{parent_type or 'without_type'}"
-    return _safe(name if identifier in ("parent", "host") else f"{name}_as_{identifier}")
+    return _safe(name if identifier == "parent" else f"{name}_as_{identifier}")
 
 
 def answer_name(path: str) -> str:

@@ -59,10 +59,11 @@ _REFUSALS: Final = (
 class PostgresSink:
     """Writes a schema for each domain of the database that `url` names.
 
-    Raises ConfigError if `url` is not one.
+    `restore`: tables, columns and views that somebody has dropped are made anew, empty. Raises
+    ConfigError if `url` is not one.
     """
 
-    def __init__(self, url: str, on_delete: OnDelete = "delete") -> None:
+    def __init__(self, url: str, on_delete: OnDelete = "delete", *, restore: bool = False) -> None:
         try:
             self._address = make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(url)})
         except psycopg.Error:  # its text quotes the URL, and with it the password
@@ -70,6 +71,7 @@ class PostgresSink:
                 "this is no PostgreSQL URL: write postgresql://USER:PASSWORD@HOST:5432/DATABASE"
             ) from None
         self._on_delete: OnDelete = on_delete
+        self._restore = restore
         self._connection: Connection | None = None
         self._catalogs: dict[str, Catalog] = {}
 
@@ -140,7 +142,7 @@ class PostgresSink:
             connection = await self._connected()
             catalog = self._catalogs.get(domain)
             if catalog is None or not catalog.suffices(rows):
-                self._catalogs[domain] = await grown(connection, rows)
+                self._catalogs[domain] = await grown(connection, rows, restore=self._restore)
 
     async def _attempt(self, rows: Sequence[Row], *, commit: bool) -> Sequence[Outcome]:
         domain = rows[0].domain

@@ -11,7 +11,7 @@ Rows travel as one JSON array a column: level with COPY at 2,000 rows a table, f
 keys came with each row: twice the work for us, and some more for PostgreSQL.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -86,8 +86,11 @@ async def held_versions(
     return {each: version for each, version in await found.fetchall() if version >= 0}
 
 
-async def grown(connection: Connection, rows: Sequence[Row]) -> Catalog:
-    """Add what the rows need of schema, tables and columns; return what there is then."""
+async def grown(connection: Connection, rows: Sequence[Row], *, restore: bool) -> Catalog:
+    """Add what the rows need of schema, tables and columns; return what there is then.
+
+    `restore`: and what there once was.
+    """
     domain = rows[0].domain
     async with connection.transaction():
         await _begin(connection, domain, "pg_advisory_xact_lock")
@@ -95,6 +98,8 @@ async def grown(connection: Connection, rows: Sequence[Row]) -> Catalog:
         if await found.fetchone() == (None,):
             await _make_schema(connection, domain)
         catalog = Catalog.of(await _names(connection, domain))
+        if restore:
+            await _restore(connection, domain, catalog)
         added = growth(rows, catalog)
         complete = catalog.with_names(added.names)
         for statement in _growth_texts(domain, added.names, complete):
@@ -135,6 +140,23 @@ async def _make_schema(connection: Connection, domain: str) -> None:
     await _run(connection, _table_text(domain, NAMES_TABLE, NAMES_LAYOUT))
 
 
+async def _restore(connection: Connection, domain: str, catalog: Catalog) -> None:
+    for name, table in sorted(catalog.by_name().items()):
+        found = await connection.execute("SELECT to_regclass($1)", [_table(domain, name)])
+        if await found.fetchone() == (None,):
+            layout = Layout(table.layout.key, table.all_columns)
+            await _run(connection, _table_text(domain, name, layout))
+        elif table.columns:
+            await _run(connection, _columns_text(domain, name, table.columns.values()))
+    for _, text in view_texts(catalog.names, catalog, postgres(quoted(shortened(domain)))):
+        await _run(connection, text)
+
+
+def _columns_text(domain: str, table: str, names: Iterable[str]) -> str:
+    parts = ", ".join(f"ADD COLUMN IF NOT EXISTS {quoted(name)} text" for name in names)
+    return f"ALTER TABLE {_table(domain, table)} {parts}"
+
+
 def _growth_texts(domain: str, added: Sequence[Name], catalog: Catalog) -> Iterator[str]:
     """Yield one statement a table, in the order of their names, with all new columns."""
     tables = catalog.by_name()
@@ -148,8 +170,7 @@ def _growth_texts(domain: str, added: Sequence[Name], catalog: Catalog) -> Itera
             layout = Layout(tables[table].layout.key, tables[table].all_columns)
             yield _table_text(domain, table, layout)
         else:
-            parts = ", ".join(f"ADD COLUMN IF NOT EXISTS {quoted(name)} text" for name in names)
-            yield f"ALTER TABLE {_table(domain, table)} {parts}"
+            yield _columns_text(domain, table, names)
 
 
 def _table_text(domain: str, name: str, layout: Layout) -> str:

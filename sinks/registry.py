@@ -34,10 +34,13 @@ def type_of(settings: SinkTable) -> str:
     return str(settings.__struct_config__.tag)
 
 
-def make_sink(name: str, settings: SinkTable, data_dir: Path) -> Sink:
-    """Return the sink `name` that the settings describe. Raises ConfigError."""
+def make_sink(name: str, settings: SinkTable, data_dir: Path, **options: bool) -> Sink:
+    """Return the sink `name` that the settings describe. Raises ConfigError.
+
+    `options` are those of the type's own `make`.
+    """
     try:
-        sink: Sink = import_module(_MODULES[type_of(settings)]).make(settings, data_dir)
+        sink: Sink = import_module(_MODULES[type_of(settings)]).make(settings, data_dir, **options)
     except ModuleNotFoundError as error:
         kind = type_of(settings)
         raise ConfigError(

@@ -8,10 +8,14 @@ from sinks.sql_settings import SQLITE, SqlSettings
 from sinks.sqlite import SqliteSink
 
 
-def make(settings: SqlSettings, data_dir: Path) -> Sink:
-    """Return the sink. Raises ConfigError if the URL cannot be one of PostgreSQL's."""
+def make(settings: SqlSettings, data_dir: Path, *, restore: bool = False) -> Sink:
+    """Return the sink. Raises ConfigError if the URL cannot be one of PostgreSQL's.
+
+    `restore`: what it made once, and somebody has dropped, it makes again, empty.
+    """
     if not settings.url:
-        return SqliteSink(data_dir / "sqlite", settings.on_delete)
+        return SqliteSink(data_dir / "sqlite", settings.on_delete, restore=restore)
     if settings.url.startswith(SQLITE):
-        return SqliteSink(Path(settings.url.removeprefix(SQLITE)), settings.on_delete)
-    return PostgresSink(settings.url, settings.on_delete)
+        folder = Path(settings.url.removeprefix(SQLITE))
+        return SqliteSink(folder, settings.on_delete, restore=restore)
+    return PostgresSink(settings.url, settings.on_delete, restore=restore)

@@ -61,14 +61,21 @@ class SqliteSink:
     """Writes `<folder>/<domain>.db`.
 
     `busy_seconds`: how long a write waits for another process that writes the same file.
+    `restore`: tables, columns and views that somebody has dropped are made anew, empty.
     """
 
     def __init__(
-        self, folder: Path, on_delete: OnDelete = "delete", *, busy_seconds: float = 10
+        self,
+        folder: Path,
+        on_delete: OnDelete = "delete",
+        *,
+        busy_seconds: float = 10,
+        restore: bool = False,
     ) -> None:
         self._folder = folder
         self._busy_seconds = busy_seconds
         self._on_delete: OnDelete = on_delete
+        self._restore = restore
         self._thread: ThreadPoolExecutor | None = None
         self._connections: dict[str, sqlite3.Connection] = {}
 
@@ -119,6 +126,8 @@ class SqliteSink:
             self._connections.pop(domain).close()
         if domain not in self._connections:
             self._connections[domain] = _connect(file, self._busy_seconds)
+            if self._restore:
+                _restored(self._connections[domain])
         return self._connections[domain]
 
     def _disconnect(self) -> None:
@@ -212,10 +221,36 @@ def _write_part(
     return decision.outcomes
 
 
+def _restored(connection: sqlite3.Connection) -> None:
+    with _transaction(connection):
+        catalog = _catalog(connection)
+        for name, table in catalog.by_name().items():
+            connection.execute(_table_text(name, Layout(table.layout.key, table.all_columns)))
+            there = {row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")}
+            for column in table.columns.values():
+                if column not in there:
+                    connection.execute(_column_text(name, column))
+        _make_views(connection, catalog.names, catalog)
+
+
+def _catalog(connection: sqlite3.Connection) -> Catalog:
+    query = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608
+    return Catalog.of([Name(*row) for row in connection.execute(query)])
+
+
+def _make_views(connection: sqlite3.Connection, added: Sequence[Name], catalog: Catalog) -> None:
+    for view, text in view_texts(added, catalog, sqlite()):
+        connection.execute(f"DROP VIEW IF EXISTS {quoted(view)}")
+        connection.execute(text)
+
+
+def _column_text(table: str, column: str) -> str:
+    return f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(column)} TEXT"
+
+
 def _grown(connection: sqlite3.Connection, rows: Sequence[Row]) -> Catalog:
     """Return the catalog, with all tables and columns that the rows need."""
-    query = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608
-    catalog = Catalog.of([Name(*row) for row in connection.execute(query)])
+    catalog = _catalog(connection)
     if catalog.suffices(rows):
         return catalog
     added = growth(rows, catalog)
@@ -223,17 +258,13 @@ def _grown(connection: sqlite3.Connection, rows: Sequence[Row]) -> Catalog:
     tables = complete.by_name()
     for name in added.names:
         if name.kind == "column":
-            connection.execute(
-                f"ALTER TABLE {quoted(name.table)} ADD COLUMN {quoted(name.name)} TEXT"
-            )
+            connection.execute(_column_text(name.table, name.name))
         elif name.kind in ("case", "form", "repeat"):
             connection.execute(_table_text(name.name, tables[name.name].layout))
     for move in added.moves:
         for text in move_texts(move, quoted, "cw_first_parts(cw_path, {})".format):
             connection.execute(text)
-    for view, text in view_texts(added.names, complete, sqlite()):
-        connection.execute(f"DROP VIEW IF EXISTS {quoted(view)}")
-        connection.execute(text)
+    _make_views(connection, added.names, complete)
     connection.executemany(
         f"INSERT INTO {NAMES_TABLE} VALUES (?, ?, ?, ?, ?)",  # noqa: S608
         [

@@ -122,6 +122,10 @@ class SqliteRig:
         with closing(sqlite3.connect(self.folder / f"{shortened(domain)}.db")) as connection:
             return connection.execute(text).fetchall()
 
+    def run(self, domain: str, text: str) -> None:
+        with closing(sqlite3.connect(self.folder / f"{shortened(domain)}.db")) as connection:
+            connection.execute(text)
+
     def rows(self, domain: str) -> Mapping[str, Stored]:
         return read_rows(lambda text: self.query(domain, text))
 

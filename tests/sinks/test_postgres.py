@@ -256,6 +256,32 @@ async def test_missing_privileges_are_for_the_operator_and_few_are_enough(
                 await sink.write([case_state(domain, version=2)])
 
 
+async def test_the_grants_of_the_documentation_are_enough(
+    rig: PostgresRig, postgres: PostgresServer, domain: str
+) -> None:
+    """docs/postgresql.md: who writes may create schemas, who reads sees what comes later too."""
+    writer, reader = f"w{uuid.uuid4().hex[:8]}", f"r{uuid.uuid4().hex[:8]}"
+    address = f"127.0.0.1:{postgres.port}/postgres"
+    moment = {"at": "2026-11-22T10:00:00Z"}
+    with session(rig.url) as admin:
+        admin.execute(f"CREATE ROLE {writer} LOGIN; CREATE ROLE {reader} LOGIN".encode())
+        admin.execute(f"GRANT CREATE ON DATABASE postgres TO {writer}".encode())
+        async with opened(PostgresSink(f"postgresql://{writer}@{address}")) as sink:
+            assert await sink.write([case_state(domain)]) == ["written"]
+            admin.execute(
+                f'GRANT USAGE ON SCHEMA "{domain}" TO {reader};'
+                f'ALTER DEFAULT PRIVILEGES FOR ROLE {writer} IN SCHEMA "{domain}" '
+                f"GRANT SELECT ON TABLES TO {reader}".encode()
+            )
+            assert await sink.write([form_state(domain, form=moment)]) == ["written"]
+        ((view,),) = rig.query(
+            domain, "SELECT name FROM cw_names WHERE kind = 'view' AND name LIKE 'form%'"
+        )
+    with session(f"postgresql://{reader}@{address}") as analyst:
+        text = f'SELECT at__time IS NOT NULL FROM "{domain}"."{view}"'  # noqa: S608
+        assert analyst.execute(text.encode()).fetchall() == [(True,)]
+
+
 async def test_a_database_in_another_encoding_is_for_the_operator(rig: PostgresRig) -> None:
     name = f"l{uuid.uuid4().hex[:8]}"
     with session(rig.url) as admin:
