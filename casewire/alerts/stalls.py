@@ -54,8 +54,8 @@ class Progress:
             stage=worker.stage,
             cause=CAUSE,
             target=worker.name,
-            text=f"events have waited for it since {since[:16].replace('T', ' ')} UTC, and none of "
-            f"{len(stuck)} partitions was gone on with",
+            text=f"events have waited for it since {since[:16].replace('T', ' ')} UTC, and it "
+            "takes none of them",
             captured_ids=(),
             raised_at=now,
         )

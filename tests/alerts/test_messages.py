@@ -1,6 +1,7 @@
 """A message says what HQ's own mails say, and no value of the data."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from schemas.errors import Rejection, TargetError
 from streams.alarms import of_target
 from streams.dead_letters import dead_letter
 from streams.ledger import Ledger
-from tests.streams.made import Made, state_record
+from tests.streams.made import Made, captured, state_record
 
 AT = "2026-11-22T02:14:00.000000Z"
 WORDS = "Key (national_id)=(A1234567) already exists"
@@ -61,6 +62,19 @@ def test_it_says_what_hqs_mails_say_and_how_to_stop_it() -> None:
     ):
         assert part in made.body
     assert made.thread == "demo/sink:warehouse/conflict/case-state"
+
+
+def test_the_message_in_the_documentation_is_what_comes() -> None:
+    record = captured(b"{}", headers=[("server-modified-on", b"x")])
+    why = Rejection(
+        "invalid_field", "the time is more than 24 hours after the capture", "server_date_modified"
+    )
+    report = of_letter(*letter("decode", record, why), AT, {})
+    made = message([opened(msgspec.structs.replace(report, captured_ids=["ID"]))], 15)
+    documented = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    documented = documented.replace("01a203bc-7fff-7914-8105-6fd0c72a626e", "ID")
+    documented = documented.replace("2026-11-22 14:50 UTC", "2026-11-22 02:14 UTC")
+    assert f"Subject: {made.title}\n\n{made.body}" in documented
 
 
 def test_many_troubles_are_one_message() -> None:

@@ -65,7 +65,7 @@ def test_a_sink_that_says_why_itself_is_not_told_of_twice() -> None:
 
 
 def test_the_streams_and_each_sink_are_watched_with_the_patience_that_it_needs() -> None:
-    sinks = {"a": SqlSettings(), "b": SqlSettings(batch_seconds=300)}
+    sinks = {"a": SqlSettings(topics=["case-state"]), "b": SqlSettings(batch_seconds=300)}
     found = workers(KafkaSettings(topic_prefix="x."), sinks)
     assert [each.group for each in found] == ["x-streams", "x-sink-a", "x-sink-b"]
     assert found[1].topics == ["x.case-state"]
@@ -78,7 +78,7 @@ async def test_what_nobody_reads_is_seen_on_a_broker(kafka: KafkaServer, prefix:
     await create_topics(kafka.bootstrap_servers, prefix, ["case-state"], partitions=2)
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix)
     await send(settings, "case-state", [state_record("c1", 1)])
-    worker = workers(settings, {"a": SqlSettings()})[1]
+    worker = workers(settings, {"a": SqlSettings(topics=["case-state"])})[1]
     watch = Watch(settings, [Progress(worker)], every_seconds=0)
     desk = Desk(Pace(900), [])
     with anyio.fail_after(60):
