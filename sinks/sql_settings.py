@@ -52,5 +52,7 @@ class SqlSettings(SinkTable, frozen=True, kw_only=True, tag="sql"):
     def place(self, data_dir: Path) -> str:
         if not self.url:
             return f"{data_dir / 'sqlite'}/DOMAIN.db"
+        if self.url.startswith(SQLITE):
+            return f"{self.url.removeprefix(SQLITE)}/DOMAIN.db"
         parts = urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

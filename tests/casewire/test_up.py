@@ -158,6 +158,7 @@ def test_a_welcome_shows_addresses_and_no_password(tmp_path: Path) -> None:
     assert told_to(told) == "a@example.org, slack"
     with_password = SqlSettings(url="postgresql://me:secret@db:5432/x?password=secret")
     assert with_password.place(config.data_dir) == "postgresql://db:5432/x"
+    assert SqlSettings(url="sqlite:////srv/x").place(config.data_dir) == "/srv/x/DOMAIN.db"
 
 
 def test_the_demo_is_refused_where_its_project_could_not_forward(tmp_path: Path) -> None:
