@@ -7,6 +7,7 @@ import orjson
 
 from schemas.case import CaseState
 from schemas.envelope import Headers
+from streams.fence import VERSION
 from streams.fold import CaseFold
 from streams.records import time_of_id
 
@@ -32,7 +33,7 @@ def state_headers(kind: str, writer: str) -> Callable[[bytes, bytes], Headers]:
             "ce_type": f"org.commcare.{kind}.state",
             "ce_subject": state[id_field],
             "casewire-schema": f"{kind}-state/1",
-            "casewire-version": str(state[version_field]),
+            VERSION: str(state[version_field]),
             "casewire-writer": writer,
         }
         return _headers(state["domain"], state["captured_id"], texts)
@@ -47,7 +48,7 @@ def tombstone_headers(state: CaseState, writer: str) -> Headers:
         "ce_type": "org.commcare.case.state",
         "ce_subject": state.case_id,
         "casewire-schema": "case-state/1",
-        "casewire-version": str(state.version + 1),
+        VERSION: str(state.version + 1),
         "casewire-writer": writer,
     }
     return _headers(state.domain, state.captured_id, texts)
@@ -63,7 +64,7 @@ def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:
             "ce_type": "casewire.case-fold",
             "ce_subject": case_id,
             "casewire-schema": "case-fold/1",
-            "casewire-version": str(fold.version),
+            VERSION: str(fold.version),
             "casewire-writer": writer,
         }
         captured_ids = [form.captured_id for form in fold.forms.values()]
@@ -85,4 +86,5 @@ def _headers(domain: str, captured_id: str, texts: Mapping[str, str]) -> Headers
         "casewire-domain": domain,
         "casewire-captured-id": captured_id,
     }
-    return [(name, text.encode()) for name, text in {**common, **texts}.items()]
+    first = {VERSION: texts[VERSION]}  # as on every state: recovery reads no further
+    return [(name, text.encode()) for name, text in {**first, **common, **texts}.items()]

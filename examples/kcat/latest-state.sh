@@ -4,7 +4,7 @@
 #     ./latest-state.sh 127.0.0.1:9092 my-project/79e25a30-8db5-4a5a-827b-0297b254e87f
 #
 # It needs kcat (Debian: apt-get install kcat) and awk. Fields are parted by a character (unit
-# separator) that neither HTTP headers nor JSON can hold. The last casewire-version is ours.
+# separator) that neither HTTP headers nor JSON can hold. A state's first header is casewire-version.
 set -eu
 if [ $# -lt 2 ]; then
   echo "usage: latest-state.sh SERVERS PROJECT/CASE_ID [TOPIC]" >&2
@@ -16,7 +16,7 @@ kcat -C -q -e -o beginning -b "$1" -t "${3:-casewire.case-state}" -f '%k\x1f%h\x
     $1 != key { next }
     $3 == "" { newest = 0; state = ""; next } # the case has been gone for 30 days
     {
-      sub(/.*casewire-version=/, "", $2)
+      sub(/^casewire-version=/, "", $2)
       version = $2 + 0
       if (version >= newest) { newest = version; state = $3 }
     }
