@@ -100,8 +100,10 @@ async def test_streams_process_again_what_is_aimed_at_them(
         captured(case_body("c1", 60, "ab", n="new")),
     )
     broken = captured(b"{")
-    await send(settings, "captured", [new, old, broken])
+    await send(settings, "captured", [new])
     async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        await read_until(settings, "deliveries", lambda found: judged(found) == 1)
+        await send(settings, "captured", [old, broken])
         await read_until(settings, "deliveries", lambda found: judged(found) == 2)
         await read_until(settings, "dead-letters", lambda found: len(found) == 1)
         typed = decode(old).out
