@@ -29,7 +29,7 @@ def taken_by_others() -> float:
     minutes what has ended.
     """
     idle, total = _idle_and_total()
-    time.sleep(_LOOK_SECONDS)
+    time.sleep(_LOOK_SECONDS)  # what is measured is this span
     idle_then, total_then = _idle_and_total()
     return 1 - (idle_then - idle) / (total_then - total)
 

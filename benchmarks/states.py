@@ -247,7 +247,7 @@ def main() -> None:
         *rows,
     ]
     RESULTS.write_text("\n".join(text) + "\n", encoding="utf-8")
-    print("\n".join(text))  # noqa: T201
+    print("\n".join(text))  # noqa: T201 - the result
 
 
 if __name__ == "__main__":

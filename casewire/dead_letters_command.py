@@ -24,12 +24,12 @@ from casewire.dead_letters import (
     read_letters,
     tallies,
 )
+from casewire.files import FILE
 from casewire.forwarder import shown_progress
 from casewire.letter_replay import Order, discard_letters, replay_letters, whole_original
 from casewire.mending import read_mending
 from casewire.replay_writer import confirm, operator
 from casewire.tail import text
-from casewire.target import FILE
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Cause, ConfigError, InvalidEventError
 from schemas.settings import KafkaSettings

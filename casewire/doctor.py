@@ -13,12 +13,13 @@ from typing import Any, Final, TypeAlias
 import aiohttp
 import click
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.health import running
+from casewire.reading import consuming
 from casewire.settled import Settled, count_settled
 from casewire.sink_config import sources
 from casewire.supervisor import ask_ready
@@ -183,13 +184,9 @@ async def _clock(config: Config) -> Sequence[str]:
     limit_ms = int((time.time() + CLOCK_SECONDS) * 1000)
     topic = config.cluster.topic("captured")
     places = [TopicPartition(*each) for each in await partition_numbers(config.cluster, [topic])]
-    consumer = AIOKafkaConsumer(bootstrap_servers=config.cluster.bootstrap_servers)
-    try:
-        await consumer.start()
+    async with consuming(config.cluster) as consumer:
         later = await consumer.offsets_for_times(dict.fromkeys(places, limit_ms))
         latest = await _latest(consumer, places)
-    finally:
-        await consumer.stop()
     remedy = "set the clocks of all machines by NTP"
     problems = []
     if any(later.values()):

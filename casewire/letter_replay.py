@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from casewire.dead_letters import LETTERS, STATES, Letter, original_of
 from casewire.mending import Mending
 from casewire.reading import in_order, read_record, read_topic
-from casewire.replay_writer import ReplayWriter, now, replay_writer, state_headers
+from casewire.replay_writer import ReplayWriter, replay_writer, state_headers
 from schemas.body import unpacked
 from schemas.claim import CLAIM
 from schemas.dead_letter import Closed, DeadLetter, DeadLetterState, Repair
 from schemas.envelope import Captured
 from schemas.errors import InvalidEventError
 from schemas.settings import KafkaSettings
+from schemas.times import now
 from streams.bodies import Bodies
 from streams.decode import STAGE as DECODE, claim_of, decode
 from streams.records import Out, Record, Stored, captured_id

@@ -9,6 +9,7 @@ import orjson
 from jsonpatch import JsonPatch, JsonPatchException
 from jsonpointer import JsonPointerException
 
+from casewire.files import read_file
 from schemas.dead_letter import Repair
 from schemas.errors import ConfigError, InvalidEventError
 from schemas.values import Json
@@ -48,11 +49,11 @@ def read_mending(patch: Path | None, body: Path | None) -> Mending | None:
     if patch is not None and body is not None:
         raise ConfigError("--patch and --body do not go together; leave out one of them")
     if body is not None:
-        return Mending(None, _read(body))
+        return Mending(None, read_file(body))
     if patch is None:
         return None
     try:
-        operations = orjson.loads(_read(patch))
+        operations = orjson.loads(read_file(patch))
         JsonPatch(operations)
     except (orjson.JSONDecodeError, JsonPatchException, JsonPointerException, TypeError) as error:
         raise ConfigError(
@@ -60,10 +61,3 @@ def read_mending(patch: Path | None, body: Path | None) -> Mending | None:
             '"value": 1}] (RFC 6902)'
         ) from error
     return Mending(operations, None)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}); correct that") from error

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
+from casewire.reading import consuming
 from casewire.topics import admin, partition_numbers
 from schemas.settings import KafkaSettings
 
@@ -68,13 +69,20 @@ async def _with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
     return await ask()
 
 
+async def first_offsets(kafka: KafkaSettings, topics: Sequence[str]) -> Offsets:
+    """Return the first offset that is kept of each partition of topics (full names)."""
+    return await _offsets(kafka, topics, AIOKafkaConsumer.beginning_offsets)
+
+
 async def end_offsets(kafka: KafkaSettings, topics: Sequence[str]) -> Offsets:
     """Return the offsets after the last record of each partition of topics (full names)."""
+    return await _offsets(kafka, topics, AIOKafkaConsumer.end_offsets)
+
+
+async def _offsets(
+    kafka: KafkaSettings, topics: Sequence[str], ask: Callable[..., Awaitable[Any]]
+) -> Offsets:
     places = [TopicPartition(*each) for each in await partition_numbers(kafka, topics)]
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
-    try:
-        await consumer.start()
-        ends = await consumer.end_offsets(places)
-    finally:
-        await consumer.stop()
-    return {(place.topic, place.partition): end for place, end in ends.items()}
+    async with consuming(kafka) as consumer:
+        found = await ask(consumer, places)
+    return {(place.topic, place.partition): offset for place, offset in found.items()}

@@ -31,7 +31,7 @@ async def read_topic(
     """
     numbers = await partition_numbers(kafka, [kafka.topic(topic)])
     places = [TopicPartition(*each) for each in numbers if partition in (None, each[1])]
-    async with _consumer(kafka, places) as consumer:
+    async with consuming(kafka, places) as consumer:
         ends = await consumer.end_offsets(places)
         for place in places:
             if place.partition in since:
@@ -49,7 +49,7 @@ async def offsets_since(kafka: KafkaSettings, topic: str, time_ms: int) -> Mappi
     Partitions (of a topic by its short name) that have none end there. Times are the broker's.
     """
     places = [TopicPartition(*p) for p in await partition_numbers(kafka, [kafka.topic(topic)])]
-    async with _consumer(kafka, places) as consumer:
+    async with consuming(kafka) as consumer:
         found = await consumer.offsets_for_times(dict.fromkeys(places, time_ms))
         ends = await consumer.end_offsets(places)
     return {
@@ -61,7 +61,7 @@ async def read_record(kafka: KafkaSettings, topic: str, place: Place) -> SinkRec
     """Return the record at a place of a topic (full name), None if it is not kept any more."""
     partition, offset = place
     where = TopicPartition(topic, partition)
-    async with _consumer(kafka, [where]) as consumer:
+    async with consuming(kafka, [where]) as consumer:
         first = (await consumer.beginning_offsets([where]))[where]
         end = (await consumer.end_offsets([where]))[where]
         if not first <= offset < end:
@@ -72,15 +72,20 @@ async def read_record(kafka: KafkaSettings, topic: str, place: Place) -> SinkRec
 
 
 @contextlib.asynccontextmanager
-async def _consumer(kafka: KafkaSettings, places: Sequence[Any]) -> AsyncIterator[Any]:
+async def consuming(kafka: KafkaSettings, places: Sequence[Any] = ()) -> AsyncIterator[Any]:
+    """Give a consumer without a group that reads these partitions from the first record on.
+
+    One without partitions can be asked for offsets, and fetches nothing.
+    """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.bootstrap_servers,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    await consumer.start()
     try:
-        consumer.assign(places)
+        await consumer.start()
+        if places:
+            consumer.assign(places)
         yield consumer
     finally:
         await consumer.stop()

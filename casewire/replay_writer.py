@@ -5,7 +5,6 @@ import contextlib
 import getpass
 import os
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -15,7 +14,6 @@ from aiokafka.errors import KafkaError
 from schemas.envelope import Headers
 from schemas.errors import ConfigError, UnavailableError
 from schemas.settings import KafkaSettings
-from schemas.times import from_datetime
 from schemas.topics import LARGE_RECORD
 from streams.records import Out
 from streams.sizes import fitting
@@ -76,10 +74,6 @@ async def replay_writer(kafka: KafkaSettings) -> AsyncIterator[ReplayWriter]:
 def operator() -> str:
     """Return who runs this, and where."""
     return f"{getpass.getuser()}@{os.uname().nodename}"
-
-
-def now() -> str:
-    return from_datetime(datetime.now(UTC))
 
 
 def state_headers(event_id: str, event_type: str, schema: str, at: str) -> Headers:

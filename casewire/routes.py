@@ -10,8 +10,8 @@ import orjson
 
 from casewire.cli import Launch
 from casewire.config import Config
+from casewire.files import FILE, read_file
 from casewire.guess import guessed
-from casewire.target import FILE
 from schemas.envelope import Address, EventIds, captured_headers
 from schemas.errors import ConfigError, InvalidEventError
 from schemas.values import Json
@@ -50,7 +50,7 @@ def try_(launch: Launch, file: Path, domain: str, *, as_json: bool) -> None:
 
     FILE is a body as CommCare HQ forwards it. Nothing is sent anywhere.
     """
-    found = list(routes_of(launch.config(), _body(file), domain))
+    found = list(routes_of(launch.config(), read_file(file), domain))
     if as_json:
         click.echo(orjson.dumps([asdict(route) for route in found]))
         return
@@ -149,10 +149,3 @@ def _message(source: Source, event: Stored, value: bytes) -> Message:
         event=typed,
         version=0,
     )
-
-
-def _body(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}); correct that") from error

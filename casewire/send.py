@@ -2,16 +2,15 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 import orjson
 
+from casewire.files import FILE, read_file
 from casewire.forwarder import forward_all, shown_progress
 from casewire.guess import guessed
-from casewire.target import FILE, Target, target_options
-from schemas.errors import ConfigError
+from casewire.target import Target, target_options
 
 
 @click.command(
@@ -36,7 +35,10 @@ def send(context: click.Context, /, **chosen: Any) -> None:
         replace(request, headers=(*request.headers, *extra))
         for request in (
             guessed(
-                file.name, _body(file), app_id=chosen["app_id"], received_on=chosen["received_on"]
+                file.name,
+                read_file(file),
+                app_id=chosen["app_id"],
+                received_on=chosen["received_on"],
             )
             for file in chosen["files"]
         )
@@ -50,13 +52,6 @@ def send(context: click.Context, /, **chosen: Any) -> None:
         for result in report.results:
             click.echo(str(result))
     context.exit(1 if report.failed else 0)
-
-
-def _body(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}); correct that") from error
 
 
 def _header(text: str) -> tuple[str, str]:

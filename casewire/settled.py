@@ -10,12 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
 from casewire.ledger import DELIVERIES, Ends, Ledger, Source, read_ledger
-from casewire.progress import committed_offsets
+from casewire.progress import committed_offsets, first_offsets
 from casewire.reading import offsets_since, read_topic
-from casewire.topics import admin, partition_numbers
+from casewire.topics import admin
 from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
 from streams.replays import REPLAYS, aimed_at, is_replay
@@ -98,7 +96,7 @@ async def _spans(
     kafka: KafkaSettings, sink: str, topics: Sequence[str], latest: int | None
 ) -> Mapping[Source, range]:
     """Return the offsets that a sink has passed, by source."""
-    starts = await _starts(kafka, topics)
+    starts = await first_offsets(kafka, topics)
     async with admin(kafka) as client:
         committed = await committed_offsets(client, kafka.group(f"sink-{sink}"))
     spans = {}
@@ -138,7 +136,7 @@ async def _ledger(
     kafka: KafkaSettings, latest: int | None, found: Mapping[Source, _Found]
 ) -> tuple[Ledger, Mapping[int, int]]:
     """Return the ledger, and the first offset that is kept of each of its partitions."""
-    starts = await _starts(kafka, [kafka.topic(DELIVERIES)])
+    starts = await first_offsets(kafka, [kafka.topic(DELIVERIES)])
     kept_since = {partition: offset for (_, partition), offset in starts.items()}
     if latest is None:
         return await read_ledger(kafka), kept_since
@@ -147,15 +145,3 @@ async def _ledger(
         return defaultdict(Ends), kept_since
     # An offset's end is told after the record is there, and both times are the broker's.
     return await read_ledger(kafka, await offsets_since(kafka, DELIVERIES, min(times))), kept_since
-
-
-async def _starts(kafka: KafkaSettings, topics: Sequence[str]) -> Mapping[tuple[str, int], int]:
-    """Return the first offset that is kept of each partition of topics (full names)."""
-    places = [TopicPartition(*each) for each in await partition_numbers(kafka, topics)]
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
-    try:
-        await consumer.start()
-        starts = await consumer.beginning_offsets(places)
-    finally:
-        await consumer.stop()
-    return {(place.topic, place.partition): start for place, start in starts.items()}

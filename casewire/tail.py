@@ -9,14 +9,15 @@ from typing import Any, Final, Self
 
 import click
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from casewire.cli import Launch
+from casewire.reading import consuming
 from casewire.tables import nearest
-from casewire.topics import partition_numbers
+from casewire.topics import partition_numbers, unanswered
 from schemas.envelope import Headers
-from schemas.errors import ConfigError, UnavailableError
+from schemas.errors import ConfigError
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
 from schemas.values import Json
@@ -140,27 +141,14 @@ async def events(
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of a topic (full name) without end. Raises UnavailableError."""
     partitions = [TopicPartition(*each) for each in await partition_numbers(kafka, [topic])]
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
     try:
-        await consumer.start()
-        consumer.assign(partitions)
-        if since_beginning:
-            await consumer.seek_to_beginning()
-        else:
-            await consumer.seek_to_end()
-        async for record in consumer:
-            yield Event.of(record)
+        async with consuming(kafka, partitions) as consumer:
+            if not since_beginning:
+                await consumer.seek_to_end()
+            async for record in consumer:
+                yield Event.of(record)
     except KafkaError as error:
-        raise UnavailableError(
-            f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
-            "start one with casewire up, or set KAFKA_BOOTSTRAP_SERVERS"
-        ) from error
-    finally:
-        await consumer.stop()
+        raise unanswered(kafka, error) from error
 
 
 @click.command(epilog="Example: casewire tail case-state --domain demo --since-beginning -n 5")

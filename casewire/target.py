@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 
 import click
 
+from casewire.files import FILE
 from casewire.forwarder import HOURS_AS_SECONDS, Options
 from casewire.hq import Generation
 from casewire.hq_logins import Digest, Login, basic, bearer, client_credentials
@@ -16,7 +17,6 @@ from schemas.errors import ConfigError
 Way: TypeAlias = Literal["basic", "digest", "bearer", "oauth2", "oauth2-body"]
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080/api/v1/in/demo"
-FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _WAYS: Final[tuple[Way, ...]] = ("basic", "digest", "bearer", "oauth2", "oauth2-body")
 

@@ -162,6 +162,14 @@ def wanted_config(kafka: KafkaSettings, name: str) -> dict[str, str]:
     )
 
 
+def unanswered(kafka: KafkaSettings, error: Exception) -> UnavailableError:
+    """Return what to say when the broker does not answer."""
+    return UnavailableError(
+        f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
+        "start one with casewire up, or set KAFKA_BOOTSTRAP_SERVERS to the address of yours"
+    )
+
+
 @contextlib.asynccontextmanager
 async def admin(kafka: KafkaSettings) -> AsyncIterator[AdminClient]:
     """Give a connected admin client; any error of Kafka's becomes an UnavailableError."""
@@ -172,10 +180,7 @@ async def admin(kafka: KafkaSettings) -> AsyncIterator[AdminClient]:
         await client.start()
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
-        raise UnavailableError(
-            f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
-            "start one with casewire up, or set KAFKA_BOOTSTRAP_SERVERS to the address of yours"
-        ) from error
+        raise unanswered(kafka, error) from error
     finally:
         await client.close()
 

@@ -6,6 +6,7 @@ In this form the order of the texts is the order of the times.
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from time import time_ns
 
 _CANONICAL_LENGTH = len("2026-11-22T10:00:00.000000Z")
 _RFC_3339 = re.compile(
@@ -54,6 +55,11 @@ def from_microseconds(microseconds: int) -> str:
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
+
+
+def now() -> str:
+    """Return the present in canonical form."""
+    return from_microseconds(time_ns() // 1000)
 
 
 def to_microseconds(text: str) -> int:

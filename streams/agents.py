@@ -1,7 +1,6 @@
 """The agents: thin loops that read batches, have pure functions decide, and send what follows."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from aiokafka.errors import KafkaError
 from schemas.alert import Alert
 from schemas.errors import DeliveryError, Rejection, TargetError
 from schemas.settings import KafkaSettings
-from schemas.times import from_microseconds
+from schemas.times import now
 from streams import metrics
 from streams.alarms import TargetCause, as_record, of_target
 from streams.batches.batch import Batch
@@ -69,14 +68,14 @@ class Wiring:
         flood = gate.look(records, failed)
         if flood is None:
             return
-        await self.report(batch, alert(flood, raised_at=_now()))
+        await self.report(batch, alert(flood, raised_at=now()))
         raise FloodError(flood.text)
 
     async def tell_of_target(
         self, sink: str, batch: Batch, cause: TargetCause, error: DeliveryError, *, safe: bool
     ) -> None:
         """Report that a sink's target is down, or refuses to work."""
-        await self.report(batch, of_target(sink, cause, error, safe=safe, raised_at=_now()))
+        await self.report(batch, of_target(sink, cause, error, safe=safe, raised_at=now()))
 
     async def report(self, batch: Batch, alert: Alert) -> None:
         """Say on `alerts` what the alerts role is to tell people; return when it is safe there."""
@@ -93,13 +92,9 @@ class Wiring:
                     "a record of %s/%s at %s became a dead letter: %s",
                     record.topic, record.partition, record.offset, rejection.explanation,
                 )  # fmt: skip
-            letters.append(dead_letter(record, stage, rejection, failed_at=_now()))
+            letters.append(dead_letter(record, stage, rejection, failed_at=now()))
         if letters:
             await batch.send(self.kafka.topic("dead-letters"), letters)
-
-
-def _now() -> str:
-    return from_microseconds(time.time_ns() // 1000)
 
 
 def decoder(wiring: Wiring) -> Agent:

@@ -16,7 +16,7 @@ PROPERTIES = tuple(os.environ["BY_HAND_PROPERTIES"].split(","))
 COLUMNS = (*OWN, *PROPERTIES)
 
 UPSERT = (
-    f"INSERT INTO by_hand ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO by_hand ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))}) "  # noqa: S608 - our own names
     "ON CONFLICT (domain, case_id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[2:])
     + " WHERE excluded.server_date_modified >= by_hand.server_date_modified"

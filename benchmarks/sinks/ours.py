@@ -81,11 +81,11 @@ def stored(url: str, schema: str) -> Mapping[str, Mapping[str, str | None]]:
     found: dict[str, Mapping[str, str | None]] = {}
     with closing(psycopg.connect(url)) as connection:
         connection.execute(f"SET search_path TO {quoted(schema)}".encode())
-        text = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608
+        text = f"SELECT table_name, kind, source, name FROM {NAMES_TABLE} ORDER BY number"  # noqa: S608 - our own names
         names = connection.execute(text.encode())
         for table in Catalog.of([Name(*name) for name in names]).tables.values():
             columns = ", ".join(map(quoted, ("cw_case_id", *table.columns.values())))
-            text = f"SELECT {columns} FROM {quoted(table.name)}"  # noqa: S608
+            text = f"SELECT {columns} FROM {quoted(table.name)}"  # noqa: S608 - our own names
             for case_id, *values in connection.execute(text.encode()):
                 found[case_id] = dict(zip(table.columns, values, strict=True))
     return found

@@ -14,7 +14,7 @@ import orjson
 from casewire.alerts.channels import channels
 from casewire.alerts.messages import Message
 from casewire.alerts.reports import Target
-from casewire.alerts.role import AlertsRole, Outbox, now, producing, send
+from casewire.alerts.role import AlertsRole, Outbox, producing, send
 from casewire.alerts.stalls import Progress
 from casewire.alerts.state import Rules, saved_state
 from casewire.alerts.troubles import Pace, Trouble
@@ -28,7 +28,7 @@ from casewire.reading import read_topic
 from casewire.tables import nearest
 from casewire.topics import require_topics
 from schemas.errors import ConfigError, UnavailableError
-from schemas.times import from_datetime
+from schemas.times import from_datetime, now
 from streams.alarms import as_record
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}

@@ -25,9 +25,10 @@ from casewire.alerts.messages import message
 from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
 from casewire.reading import read_topic
+from casewire.topics import unanswered
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
-from schemas.times import from_microseconds
+from schemas.times import now
 from streams.alarms import as_record
 from streams.delivery import backoff
 from streams.records import Out
@@ -200,14 +201,6 @@ async def producing(kafka: KafkaSettings) -> AsyncIterator[Any]:
         await producer.start()
         yield producer
     except KafkaConnectionError as error:
-        raise UnavailableError(
-            f"no Kafka broker answers at {kafka.bootstrap_servers}; "
-            "start one with casewire up, or set KAFKA_BOOTSTRAP_SERVERS"
-        ) from error
+        raise unanswered(kafka, error) from error
     finally:
         await producer.stop()
-
-
-def now() -> str:
-    """Return the present in canonical form."""
-    return from_microseconds(time.time_ns() // 1000)

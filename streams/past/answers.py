@@ -10,7 +10,7 @@ from typing import Final
 from schemas.case import CaseState
 from schemas.errors import QueryError
 from schemas.partitioner import partition_of
-from schemas.times import from_microseconds, to_microseconds
+from schemas.times import from_microseconds, now, to_microseconds
 from streams.past.index import Entry, entries_of
 from streams.past.indexes import Indexes, captured_time
 from streams.past.reads import Partition, RecordReader, Span
@@ -142,7 +142,7 @@ class Past:
     async def _since(self, place: Partition, span: Span) -> str:
         """Return when the oldest record that a partition still has was written."""
         if span.start == span.end:
-            return from_microseconds(time.time_ns() // 1000)
+            return now()
         if (place, span.start) not in self._kept_since:
             records = await self._reader.read([(place, span.start)])
             if not records:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
 from aiokafka.errors import (
+    KafkaError,
     LeaderNotAvailableError,
     NodeNotReadyError,
     NotLeaderForPartitionError,
@@ -147,6 +148,10 @@ class RecordReader:
                 consumer = AIOKafkaConsumer(
                     bootstrap_servers=self._bootstrap_servers, enable_auto_commit=False
                 )
-                await consumer.start()
+                try:
+                    await consumer.start()
+                except KafkaError:
+                    await consumer.stop()
+                    raise
                 self._started = consumer
         return self._started
