@@ -15,7 +15,7 @@ from schemas.settings import KafkaSettings
 _REPLAYS: Final = "replays"
 
 #: What `casewire streams` and a sink read, each after all of what the one before makes of it.
-_STAGES: Final = (
+STAGES: Final = (
     ("captured", _REPLAYS), ("cases", "case-changes", "forms", "users", "locations"),
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.5
@@ -37,7 +37,7 @@ async def await_caught_up(
     `sinks` maps their names to the topics that they read (short names). `report` is told the group
     and how many records it is behind. Raises UnavailableError.
     """
-    for topics in _STAGES:
+    for topics in STAGES:
         await _await_group(kafka, kafka.group("streams"), topics, report)
     for name, sources in sinks.items():
         await _await_group(kafka, kafka.group(f"sink-{name}"), [*sources, _REPLAYS], report)

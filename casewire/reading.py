@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from casewire.topics import partition_numbers
 from schemas.settings import KafkaSettings
+from schemas.topics import MEBIBYTE
 from streams.delivery import SinkRecord
 from streams.records import Record
 
@@ -72,15 +73,19 @@ async def read_record(kafka: KafkaSettings, topic: str, place: Place) -> SinkRec
 
 
 @contextlib.asynccontextmanager
-async def consuming(kafka: KafkaSettings, places: Sequence[Any] = ()) -> AsyncIterator[Any]:
+async def consuming(
+    kafka: KafkaSettings, places: Sequence[Any] = (), fetch_bytes: int = MEBIBYTE
+) -> AsyncIterator[Any]:
     """Give a consumer without a group that reads these partitions from the first record on.
 
-    One without partitions can be asked for offsets, and fetches nothing.
+    One without partitions can be asked for offsets, and fetches nothing. `fetch_bytes`: so much of
+    a partition is fetched at a time.
     """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.bootstrap_servers,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        max_partition_fetch_bytes=fetch_bytes,
     )
     try:
         await consumer.start()
