@@ -15,6 +15,7 @@ from casewire.tables import (
     read_named,
     read_secret,
 )
+from schemas.times import from_rfc3339
 from sinks.match import Choice, problems
 from sinks.registry import SETTINGS
 from sinks.settings import ExclusionSettings, SinkTable
@@ -45,7 +46,8 @@ def read_sinks(
 
 def choice_of(settings: SinkTable, exclusions: Mapping[str, ExclusionSettings]) -> Choice:
     """Return which events a sink takes. Its exclusions must be there."""
-    return Choice(settings.match, {name: exclusions[name].match for name in settings.exclude})
+    excluded = {name: exclusions[name].match for name in settings.exclude}
+    return Choice(settings.match, excluded, from_rfc3339(settings.since) or "")
 
 
 def sink_problems(

@@ -10,6 +10,7 @@ from schemas.case import CaseEvent, CaseState
 from schemas.envelope import Headers
 from schemas.errors import Rejection, TransientError
 from schemas.form import FormEvent, FormState
+from schemas.times import from_microseconds
 from schemas.values import Json
 
 Source: TypeAlias = Literal["case-state", "form-state", "cases", "forms"]
@@ -56,6 +57,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> Literal["case", "form"]:
         return "case" if self.source in ("case-state", "cases") else "form"
+
+    @property
+    def captured_at(self) -> str:
+        """When the ingress received the event (canonical), else when the broker appended it."""
+        told = next((value for name, value in self.headers if name == "ce_time"), b"")
+        return told.decode(errors="replace") or from_microseconds(self.timestamp * 1000)
 
     @property
     def domain(self) -> str:

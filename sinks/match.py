@@ -32,10 +32,14 @@ _KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a sink takes: `match`, without what a set of `exclusions` (by name) matches."""
+    """What a sink takes: `match`, without what a set of `exclusions` (by name) matches.
+
+    Of what was captured before `since` (canonical) only what is replayed to the sink.
+    """
 
     match: Mapping[str, Json]
     exclusions: Mapping[str, Mapping[str, Json]]
+    since: str = ""
 
     def rule_against(self, message: Message) -> str:
         """Return the rule by which a message is left out, empty if it is wanted.
@@ -43,6 +47,8 @@ class Choice:
         What is gone has lost what it said: it is judged by what it still is (kind, project space,
         case type), so that its row goes too.
         """
+        if self.since and not message.replayed and message.captured_at < self.since:
+            return "since"
         match = self.match
         if message.value.get("deleted") is True:
             lasting = [key for key in _LASTING if _SHORTHANDS[key](message)]

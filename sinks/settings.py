@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 from msgspec import Meta
 
 from schemas.settings import NotNegative, Positive, Table
+from schemas.times import from_rfc3339
 from schemas.topics import MEBIBYTE
 from schemas.values import Json
 from sinks.base import Source
@@ -50,6 +51,14 @@ class SinkTable(Table, frozen=True, kw_only=True, tag_field="type"):
             examples=[["test-users"]],
         ),
     ] = ()
+    since: Annotated[
+        str,
+        Meta(
+            description="Only what CommCare HQ has sent since this moment, and what is replayed "
+            "to this sink. Empty: everything, beginning with the latest state of each.",
+            examples=["2026-11-22T12:00:00Z"],
+        ),
+    ] = ""
     batch_rows: Annotated[
         Positive, Meta(description="The most that one write holds.", examples=[2000])
     ] = 2000
@@ -94,6 +103,8 @@ class SinkTable(Table, frozen=True, kw_only=True, tag_field="type"):
                     f"topics: {topic!r} needs every = {'false' if self.every else 'true'}; "
                     f"take {' or '.join(allowed)}, or change `every`"
                 )
+        if self.since and from_rfc3339(self.since) is None:
+            yield "since: is no moment; write it with its zone, as 2026-11-22T12:00:00Z"
         yield from problems(self.match)
 
     def place(self, data_dir: Path) -> str:

@@ -132,6 +132,11 @@ BAD: Mapping[str, tuple[str, Mapping[str, str], tuple[str, ...]]] = {
         {},
         ("[sinks.db] url: is for",),
     ),
+    "sink since": (
+        '[sinks.db]\ntype = "sql"\nsince = "now"\n',
+        {},
+        ("[sinks.db] since: is no moment; write it with its zone, as 2026-11-22T12:00:00Z",),
+    ),
     "two urls": (
         '[sinks.db]\ntype = "sql"\nurl = "sqlite:///x"\nurl_file = "nowhere"\n',
         {},

@@ -2,10 +2,13 @@ from collections.abc import Mapping
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
+from casewire.sink_config import choice_of
 from schemas.values import Json
 from sinks.base import Message
 from sinks.match import Choice, problems, refusal
+from sinks.sql_settings import SqlSettings
 from tests.contract.rigs import case_state
 
 CASE = {
@@ -108,3 +111,22 @@ def test_what_is_gone_is_judged_by_what_it_still_is() -> None:
 )
 def test_what_is_wrong_with_a_match_is_told(match: Mapping[str, Json], said: str) -> None:
     assert list(problems(match)) == [said]
+
+
+@pytest.mark.parametrize(
+    ("captured_at", "timestamp", "replayed", "rule"),
+    [
+        ("2026-11-22T11:59:59.999999Z", 1_900_000_000_000, False, "since"),
+        ("2026-11-22T12:00:00.000000Z", 0, False, ""),
+        ("2026-11-22T11:59:59.999999Z", 0, True, ""),
+        ("", 1_700_000_000_000, False, "since"),
+        ("", 1_900_000_000_000, False, ""),
+    ],
+)
+def test_what_was_captured_before_a_moment_is_left_out_unless_it_is_replayed(
+    captured_at: str, timestamp: int, replayed: bool, rule: str
+) -> None:
+    settings = SqlSettings(since="2026-11-22T13:00:00+01:00")
+    headers = [("ce_time", captured_at.encode())] if captured_at else []
+    of = replace(message(CASE), headers=headers, timestamp=timestamp, replayed=replayed)
+    assert choice_of(settings, {}).rule_against(of) == rule
