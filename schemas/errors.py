@@ -70,14 +70,21 @@ class InvalidEventError(CasewireError):
 
 
 class DeliveryError(CasewireError):
-    pass
+    """`target_error` is what the target said word for word: it may quote data (contract §7).
+
+    `str(error)` has none of it, and may be logged.
+    """
+
+    def __init__(self, explanation: str, *, target_error: str = "") -> None:
+        super().__init__(explanation)
+        self.target_error = target_error
 
 
 class TransientError(DeliveryError):
     """`retry_after`: how many seconds the target asks to be left alone, 0 if it does not say."""
 
-    def __init__(self, explanation: str, *, retry_after: float = 0) -> None:
-        super().__init__(explanation)
+    def __init__(self, explanation: str, *, retry_after: float = 0, target_error: str = "") -> None:
+        super().__init__(explanation, target_error=target_error)
         self.retry_after = retry_after
 
 

@@ -275,7 +275,7 @@ def deliverer(
                 delivered = await delivery.deliver([e for records in ours for e in records], down)
             except TargetError as error:
                 await tell(group[0], "target_refuses", error)
-                raise
+                raise error from None  # Faust logs the cause too, and that may quote data
             start = 0
             for batch, records in zip(group, ours, strict=True):
                 part = delivered.part(start, len(records))
