@@ -69,6 +69,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
     "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
     "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),
+    "top": Entry("casewire.top:top", "Watch rates, lag, dead letters and alerts."),
     "doctor": Entry("casewire.doctor:doctor", "Say what is wrong and what to do."),
 }
 
