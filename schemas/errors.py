@@ -31,6 +31,15 @@ Cause: TypeAlias = Literal[
 ]
 
 
+def named(error: BaseException) -> dict[str, str]:
+    """Return how a log line names an error: by its class, and what the system says of it.
+
+    Never by its text, which may quote data.
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
+    return {"error": type(error).__name__} | ({"reason": reason} if reason else {})
+
+
 class CasewireError(Exception):
     """Base of all errors below. `str(error)` is one sentence for a person."""
 
