@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 
 import msgspec
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -19,11 +19,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from casewire.addresses import Address
+from casewire.role_metrics import Probe, RoleMetrics
 from schemas.errors import UnavailableError
 
 _PORTS_TRIED: Final = 100
-
-Probe: TypeAlias = Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +105,40 @@ def running(run_dir: Path) -> Sequence[Running]:
 def announce(run_dir: Path, process: Running) -> Path:
     """Write the file that tells of a process; return it."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    file = run_dir / f"{process.role}-{process.pid}.json"
+    return _written(run_dir / f"{process.role}-{process.pid}.json", process)
+
+
+def announce_target(run_dir: Path, process: Running) -> Path:
+    """Write the file by which Prometheus finds a process (its `file_sd_configs`); return it.
+
+    One that ended out of order leaves its file, so that Prometheus misses it, until a process of
+    its role starts.
+    """
+    folder = run_dir / "targets"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{process.role}-*.json"):
+        pid = old.stem.removeprefix(f"{process.role}-")
+        if pid.isdecimal() and start_time(int(pid)) is None:
+            old.unlink(missing_ok=True)
+    found = [{"targets": [process.address], "labels": {"casewire_role": process.role}}]
+    return _written(folder / f"{process.role}-{process.pid}.json", found)
+
+
+def _written(file: Path, content: object) -> Path:
+    """Write a file at once, as JSON; return it."""
     new = file.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(process))
+    new.write_bytes(msgspec.json.encode(content))
     new.replace(file)
     return file
 
 
-def health_app(health: Health) -> Starlette:
-    """Return the application with `/health/live`, `/health/ready` and `/metrics`."""
+def health_app(health: Health, role: str, folder: Path) -> Starlette:
+    """Return the application with `/health/live`, `/health/ready` and `/metrics`.
+
+    `folder`: where this process stores what it stores.
+    """
+    own = CollectorRegistry()
+    own.register(RoleMetrics(role, folder, live=health.live, ready=health.ready))
 
     async def live(request: Request) -> Response:
         return _probed(health.live)
@@ -123,7 +147,8 @@ def health_app(health: Health) -> Starlette:
         return _probed(health.ready)
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+        text = generate_latest(own) + generate_latest()
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
     return Starlette(
         routes=[
@@ -172,12 +197,14 @@ async def serving_health(
     Raises UnavailableError if a hundred ports in a row are taken.
     """
     address, listener = first_free(Address.parse(bind), "CASEWIRE_METRICS_BIND")
-    async with serving(health_app(health), listener):
-        file = announce(run_dir, Running.of(role, os.getpid(), address, state_api))
+    async with serving(health_app(health, role, run_dir), listener):
+        process = Running.of(role, os.getpid(), address, state_api)
+        files = (announce(run_dir, process), announce_target(run_dir, process))
         try:
             yield address
         finally:
-            file.unlink(missing_ok=True)
+            for file in files:
+                file.unlink(missing_ok=True)
 
 
 def first_free(first: Address, setting: str) -> tuple[Address, socket.socket]:

@@ -119,8 +119,7 @@ async def _look(
         for source, span in spans.items()
         if (source.stage, source.topic) == (stage, topic)
     }
-    short = topic.removeprefix(kafka.topic_prefix)
-    async for record in read_topic(kafka, short, since=since):
+    async for record in read_topic(kafka, kafka.short(topic), since=since):
         source = Source(stage, topic, record.partition)
         if record.offset not in spans[source]:
             continue

@@ -4,6 +4,7 @@ import asyncio
 
 import click
 import uvloop
+from prometheus_client import REGISTRY
 
 from casewire.addresses import Address
 from casewire.cli import Launch
@@ -20,6 +21,7 @@ from schemas.errors import ConfigError
 from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
 from streams.delivery import Delivery, Pace
+from streams.worker_metrics import WorkerMetrics
 
 
 @click.command(epilog="Example: casewire streams")
@@ -27,7 +29,7 @@ from streams.delivery import Delivery, Pace
 def streams(launch: Launch) -> None:
     """Decode captured events and keep the latest state of each case and form, until stopped."""
     config = launch.config()
-    _prepare(config, "streams")
+    _prepare(config)
     uvloop.run(_run_streams(config))
 
 
@@ -46,15 +48,15 @@ def sink(launch: Launch, name: str, *, anew: bool) -> None:
     config = launch.config()
     if name not in config.sinks:
         raise ConfigError(no_such_sink(config.sinks, name))
-    _prepare(config, f"sink-{name}")
     if anew:
         click.echo(uvloop.run(_rebuild_sink(config, name)))
         return
+    _prepare(config)
     uvloop.run(_run_sink(config, name))
 
 
-def _prepare(config: Config, role: str) -> None:
-    set_up_logs(role, config.machine.log_level)
+def _prepare(config: Config) -> None:
+    set_up_logs()
     open_data_dir(config.data_dir)
 
 
@@ -103,6 +105,7 @@ async def _serve(app: App, role: str, config: Config, *, state_api: str = "") ->
             return None
         return "it is not in its group, or its tables are not recovered yet"
 
+    REGISTRY.register(WorkerMetrics(app, role, config.cluster.short))
     async with serving_health(
         Health(live, ready),
         role=role,

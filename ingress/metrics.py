@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Final, Literal, TypeAlias
+from time import time
+from typing import Final, Literal, TypeAlias, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ingress.answers import Answer
+from ingress.answers import Answer, Refusal
 from ingress.limits import Budget
 
 Name: TypeAlias = Literal[
@@ -27,6 +28,7 @@ Name: TypeAlias = Literal[
     "casewire_ingress_in_flight_events",  # gauge: requests that are being received or stored
     "casewire_ingress_in_flight_bytes",  # gauge: bytes of their bodies
     "casewire_ingress_seconds",  # histogram: from a request's first byte to the durable answer
+    "casewire_ingress_last_event_timestamp_seconds",  # gauge: when the last event became durable
 ]
 
 #: Name: (explanation, labels).
@@ -42,6 +44,10 @@ METRICS: Final[Mapping[Name, tuple[str, tuple[str, ...]]]] = {
         "Seconds from a request's first byte to its durable answer.",
         ("domain",),
     ),
+    "casewire_ingress_last_event_timestamp_seconds": (
+        "When this process made the last event durable.",
+        ("domain",),
+    ),
 }
 
 #: Label of every domain that the configuration does not name, so that labels stay bounded.
@@ -53,11 +59,15 @@ _BOUNDS: Final = (*(str(bound) for bound in _BUCKETS), "+Inf")
 
 @dataclass(slots=True)
 class _Domain:
-    """What was stored for a domain. `buckets` holds how many took up to each of `_BOUNDS`."""
+    """What was stored for a domain, and when last (seconds since 1970).
+
+    `buckets` holds how many took up to each of `_BOUNDS`.
+    """
 
     methods: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     seconds: float = 0.0
+    last: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
 
 
@@ -94,6 +104,7 @@ class IngressMetrics(Collector):
         counts.methods[method] += 1
         counts.bytes += size
         counts.seconds += seconds
+        counts.last = time()
         counts.buckets[bisect_left(_BUCKETS, seconds)] += 1
         self._answers[200] += 1
 
@@ -107,19 +118,21 @@ class IngressMetrics(Collector):
         events = _counter("casewire_ingress_events_total")
         size = _counter("casewire_ingress_body_bytes_total")
         seconds = _histogram("casewire_ingress_seconds")
+        last = _family("casewire_ingress_last_event_timestamp_seconds")
         for domain, counts in self._domains.items():
             for method, number in counts.methods.items():
                 events.add_metric([domain, method], number)
             size.add_metric([domain], counts.bytes)
             buckets = list(zip(_BOUNDS, accumulate(counts.buckets), strict=True))
             seconds.add_metric([domain], buckets, counts.seconds)
+            last.add_metric([domain], counts.last)
         answered = _counter("casewire_ingress_answers_total")
         for status, number in self._answers.items():
             answered.add_metric([str(status)], number)
         refused = _counter("casewire_ingress_refusals_total")
-        for reason, number in self._refusals.items():
-            refused.add_metric([reason], number)
-        yield from (events, size, seconds, answered, refused)
+        for reason in get_args(Refusal):
+            refused.add_metric([reason], self._refusals[reason])
+        yield from (events, size, seconds, last, answered, refused)
         yield _gauge("casewire_ingress_connections", self.connections())
         yield _gauge("casewire_ingress_in_flight_events", self._budget.events)
         yield _gauge("casewire_ingress_in_flight_bytes", self._budget.bytes)
@@ -136,4 +149,11 @@ def _histogram(name: Name) -> HistogramMetricFamily:
 
 
 def _gauge(name: Name, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, METRICS[name][0], value=value)
+    family = _family(name)
+    family.add_metric([], value)
+    return family
+
+
+def _family(name: Name) -> GaugeMetricFamily:
+    explanation, labels = METRICS[name]
+    return GaugeMetricFamily(name, explanation, labels=labels)

@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 Name: TypeAlias = Literal[
     "casewire_spool_events",  # gauge: events that wait for Kafka
     "casewire_spool_bytes",  # gauge: bytes on disk, drained ones of a segment in use included
+    "casewire_spool_limit_bytes",  # gauge: how large it may become
     "casewire_spool_oldest_seconds",  # gauge: age of the oldest event that waits
     "casewire_spool_stored_total",  # counter: events stored
     "casewire_spool_drained_total",  # counter: events that Kafka has taken since
@@ -20,6 +21,7 @@ Name: TypeAlias = Literal[
 METRICS: Final[Mapping[Name, str]] = {
     "casewire_spool_events": "Spooled events that wait for Kafka.",
     "casewire_spool_bytes": "Bytes of the spool on disk.",
+    "casewire_spool_limit_bytes": "Bytes that the spool of this process may take on disk.",
     "casewire_spool_oldest_seconds": "Age of the oldest spooled event.",
     "casewire_spool_stored_total": "Events stored in the spool.",
     "casewire_spool_drained_total": "Spooled events that Kafka has taken.",
@@ -46,11 +48,17 @@ class SpoolMetrics:
         self.refused = counter("casewire_spool_refused_total")
 
     def show(
-        self, events: Callable[[], float], size: Callable[[], float], age: Callable[[], float]
+        self,
+        limit: int,
+        events: Callable[[], float],
+        size: Callable[[], float],
+        age: Callable[[], float],
     ) -> None:
         """Have the gauges ask these when they are read."""
         for name, value in self._gauges(events, size, age).items():
             Gauge(name, METRICS[name], registry=self._registry).set_function(value)
+        name = "casewire_spool_limit_bytes"
+        Gauge(name, METRICS[name], registry=self._registry).set(limit)
 
     @staticmethod
     def _gauges(

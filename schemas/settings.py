@@ -31,6 +31,10 @@ class KafkaSettings(Table, frozen=True, kw_only=True):
         """Return the full name of a topic of `schemas.topics.TOPICS`."""
         return self.topic_prefix + name
 
+    def short(self, topic: str) -> str:
+        """Return the name in `schemas.topics.TOPICS` of a topic's full name."""
+        return topic.removeprefix(self.topic_prefix)
+
     def group(self, role: str) -> str:
         """Return a role's consumer group: `casewire-streams` with the default prefix.
 

@@ -1,13 +1,14 @@
 """The agents: thin loops that read batches, have pure functions decide, and send what follows."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import time_ns
 from typing import Any, TypeAlias
 
 import faust
-import structlog
 from aiokafka.errors import KafkaError
 
 from schemas.alert import Alert
@@ -15,6 +16,7 @@ from schemas.errors import DeliveryError, Rejection, TargetError
 from schemas.settings import KafkaSettings
 from schemas.times import now
 from streams import metrics
+from streams.ages import received
 from streams.alarms import TargetCause, as_record, of_target
 from streams.batches.batch import Batch
 from streams.batches.table import BatchTable, Changes
@@ -24,15 +26,15 @@ from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
 from streams.delivery import Delivered, Delivery
 from streams.flood import Failed, FloodError, Gate, alert, captured_kind
 from streams.gathering import Gathering
+from streams.last_events import LastEvents
 from streams.ledger import Ledger
-from streams.records import Out, Record, about, captured_id
+from streams.records import Out, Record, captured_id, header
 from streams.replays import aimed_at, earliest_ms, is_replay, typed_again
 from streams.state import STAGE, CaseJudge, Judge, Judged
-from streams.trail import Trail
 
 Agent: TypeAlias = Callable[[faust.StreamT[bytes]], Coroutine[Any, Any, None]]
 
-_log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Wiring:
         return Gate(stage, kind_of or self._topic_name, self.dead_letter_limit)
 
     def _topic_name(self, record: Record) -> str:
-        return record.topic.removeprefix(self.kafka.topic_prefix)
+        return self.kafka.short(record.topic)
 
     async def stop_flood(
         self, batch: Batch, gate: Gate, records: Sequence[Record], failed: Failed
@@ -86,19 +88,13 @@ class Wiring:
     async def bury(self, batch: Batch, stage: str, failed: Failed) -> None:
         """Send a dead letter for each record that failed."""
         letters = []
-        trail = Trail.of(stage)
         for record, rejection in failed:
-            if trail is not None:
-                trail.passed(record, "dead")
             metrics.DEAD_LETTERS.labels(stage, rejection.cause).inc()
             if rejection.cause == "unexpected":
-                _log.error(
-                    "a record became a dead letter",
-                    stage=stage,
-                    cause=rejection.cause,
-                    reason=rejection.explanation,
-                    **about(record),
-                )
+                logger.error(
+                    "a record of %s/%s at %s became a dead letter: %s",
+                    record.topic, record.partition, record.offset, rejection.explanation,
+                )  # fmt: skip
             letters.append(dead_letter(record, stage, rejection, failed_at=now()))
         if letters:
             await batch.send(self.kafka.topic("dead-letters"), letters)
@@ -107,11 +103,13 @@ class Wiring:
 def decoder(wiring: Wiring) -> Agent:
     """Return the agent that turns captured events into typed ones."""
     gate = wiring.gate("decode", captured_kind)
+    last_events = LastEvents()
+    metrics.begin_streams()
 
     async def decode_captured(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
             metrics.BATCH_RECORDS.labels("captured").observe(len(batch.records))
-            await _decode(wiring, gate, batch, batch.records)
+            last_events.came(await _decode(wiring, gate, batch, batch.records))
             await batch.done(wiring.ahead)
 
     return decode_captured
@@ -136,10 +134,16 @@ def replayer(wiring: Wiring) -> Agent:
     return process_again
 
 
-async def _decode(wiring: Wiring, gate: Gate, batch: Batch, records: Sequence[Record]) -> None:
+async def _decode(
+    wiring: Wiring, gate: Gate, batch: Batch, records: Sequence[Any]
+) -> Mapping[tuple[str, str], int]:
+    """Return when the last event of each project space and (short) topic was captured.
+
+    In milliseconds since 1970.
+    """
+    latest: dict[tuple[str, str], int] = {}
     typed: dict[str, list[Out]] = {}
     failed: list[tuple[Record, Rejection]] = []
-    trail = Trail.of(gate.stage)
     for record in records:
         try:
             decoded = await wiring.decoded(record)
@@ -148,9 +152,9 @@ async def _decode(wiring: Wiring, gate: Gate, batch: Batch, records: Sequence[Re
         except Exception as error:  # noqa: BLE001 - whatever it is, what is behind it must not wait
             failed.append((record, rejection_of(error)))
         else:
-            if trail is not None:
-                trail.passed(record, decoded.topic)
             typed.setdefault(decoded.topic, []).append(decoded.out)
+            domain = header(record.headers, "casewire-domain") or ""
+            latest[domain, decoded.topic] = record.timestamp
             if decoded.changes:
                 typed.setdefault(CASE_CHANGES.topic, []).extend(decoded.changes)
     await wiring.stop_flood(batch, gate, records, failed)
@@ -158,6 +162,7 @@ async def _decode(wiring: Wiring, gate: Gate, batch: Batch, records: Sequence[Re
         metrics.DECODED.labels(topic).inc(len(out))
         await batch.send(wiring.kafka.topic(topic), out)
     await wiring.bury(batch, "decode", failed)
+    return latest
 
 
 def keeper(wiring: Wiring, table: BatchTable, judge: Judge, topic: str) -> Agent:
@@ -238,7 +243,6 @@ class _Verdicts:
         self._topic = topic
         self._ledger = Ledger(STAGE, written="applied")
         self._ends: Counter[tuple[str, bool, bool]] = Counter()
-        self._trail = Trail.of(STAGE)
         self.failed: list[tuple[Record, Rejection]] = []
 
     def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
@@ -249,8 +253,6 @@ class _Verdicts:
             self.failed.append((record, rejection_of(error)))
             self._ledger.add(record, "dead")
             return None
-        if self._trail is not None:
-            self._trail.passed(record, judged.outcome)
         self._ledger.add(record, judged.outcome)
         self._ends[judged.outcome, judged.doubtful, judged.untimed] += 1
         return judged
@@ -276,6 +278,7 @@ def deliverer(
 ) -> Agent:
     """Return the agent that writes to a sink; `errors_are_safe`: alerts may quote the target."""
     gate = wiring.gate(delivery.stage)
+    metrics.begin_sink(delivery.name)
 
     tell = partial(wiring.tell_of_target, delivery.name, safe=errors_are_safe)
 
@@ -288,13 +291,15 @@ def deliverer(
                 delivered = await delivery.deliver([e for records in ours for e in records], down)
             except TargetError as error:
                 await tell(group[0], "target_refuses", error)
-                raise error from None  # Faust logs the cause too, and that may quote data
+                raise
             start = 0
             for batch, records in zip(group, ours, strict=True):
                 part = delivered.part(start, len(records))
                 if records:
                     await _told(wiring, gate, (batch, records), part)
-                _count(delivery.name, batch, part.ends)
+                topic = wiring.kafka.short(batch.topic)
+                _count((delivery.name, topic, str(batch.partition)), batch, part.ends)
+                _count_ages(delivery.name, records, part.ends)
                 start += len(records)
             for batch in group:
                 await batch.done()
@@ -307,9 +312,21 @@ def _for_sink(stage: str, batch: Batch) -> Sequence[Any]:
     return aimed_at(stage, batch.records) if is_replay(batch.records[0]) else batch.records
 
 
-def _count(sink: str, batch: Batch, ends: Sequence[str]) -> None:
-    """Count the offsets of a batch, those that were compacted away among them, and their ends."""
-    place = (sink, batch.topic, str(batch.partition))
+def _count_ages(sink: str, records: Sequence[Record], ends: Sequence[str]) -> None:
+    """Count how old what was written now is."""
+    times = (
+        received(record.headers)
+        for record, end in zip(records, ends, strict=True)
+        if end == "written"
+    )
+    metrics.AGES.add(sink, Counter(times), time_ns() // 1000)
+
+
+def _count(place: tuple[str, str, str], batch: Batch, ends: Sequence[str]) -> None:
+    """Count the offsets of a batch, those that were compacted away among them, and their ends.
+
+    `place`: the sink, the topic's short name, the partition.
+    """
     offsets = batch.records[-1].offset + 1 - batch.records[0].offset
     metrics.PASSED.labels(*place).inc(offsets)
     counts = Counter(ends)
@@ -325,11 +342,8 @@ async def _told(
     """Send what became of a batch's records. What the sink did not want tells of no flood."""
     batch, records = read
     ledger = Ledger(gate.stage, written="written")
-    trail = Trail.of(gate.stage)
     for record, end in zip(records, delivered.ends, strict=True):
         ledger.add(record, end)
-        if trail is not None and end != "dead":
-            trail.passed(record, end)
     failed = [(records[place], why) for place, why in delivered.rejected.items()]
     wanted = [records[place] for place in delivered.wanted()]
     await wiring.stop_flood(batch, gate, wanted, failed)

@@ -1,6 +1,7 @@
 """From records to a sink: chosen, the newest of each key, tried until each is settled."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -8,14 +9,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Protocol, TypeAlias
 
-import structlog
-
-from schemas.errors import RejectedRowsError, Rejection, TransientError, named
+from schemas.errors import RejectedRowsError, Rejection, TransientError
 from schemas.form import FormState
 from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
 from sinks.match import Choice
 from streams import metrics
-from streams.alarms import error_code
 from streams.fence import version_of
 from streams.records import Record, captured_id
 from streams.replays import is_replay, topic_of
@@ -31,7 +29,7 @@ _EVERYTHING: Final = Choice({}, {})
 Tell: TypeAlias = Callable[[TransientError], Awaitable[None]]
 """Is told of a target that has been down for a multiple of TELL_SECONDS."""
 
-_log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 async def _tell_nobody(error: TransientError) -> None:
@@ -135,6 +133,8 @@ class Delivery:
             places = chosen[: 1 if self.waiting else self._pace.rows_at_once]
             began = time.monotonic()
             results, error = await self._write([messages[place] for place in places])
+            metrics.WRITE_SECONDS.labels(self.name).observe(time.monotonic() - began)
+            metrics.WRITE_RECORDS.labels(self.name).observe(len(places))
             for place, result in zip(places, results, strict=True):
                 if isinstance(result, TransientError):
                     error = error or result
@@ -206,13 +206,7 @@ class Delivery:
         self._set_waiting(waiting=True)
         metrics.RETRIES.labels(self.name).inc()
         seconds = max(seconds, error.retry_after)
-        _log.warning(
-            "the target takes nothing now; it is tried again",
-            sink=self.name,
-            seconds=round(seconds, 1),
-            code=error_code(error),
-            **named(error),
-        )
+        logger.warning("sink %s: %s; trying again in %.1f s", self.name, error, seconds)
         await self._sleep(seconds)
         told = self._waited // TELL_SECONDS
         self._waited += seconds

@@ -11,6 +11,7 @@ what is not written out yet.
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from rocksdict import (
     BlockBasedOptions,
     Cache,
@@ -31,7 +31,7 @@ from rocksdict import (
 
 from schemas.errors import WorkerError
 from schemas.topics import MEBIBYTE
-from streams.stores import Mark, Store, Stored
+from streams.stores import Mark, Size, Store, Stored
 
 #: What is written and not yet in files, of all tables together.
 WRITE_BUFFER_BYTES: Final = 64 * MEBIBYTE
@@ -45,7 +45,7 @@ OPEN_FILES: Final = 200
 MARK_KEY: Final = b"\0mark"
 DEFAULT: Final = "default"
 
-_log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class StoreError(WorkerError):
@@ -142,6 +142,11 @@ class RocksStore:
             yield some
             start = some[-1][0] + b"\0"
 
+    def size(self) -> Size:
+        keys = self._family.property_int_value("rocksdb.estimate-num-keys") or 0
+        files = self._family.property_int_value("rocksdb.total-sst-files-size") or 0
+        return Size(max(0, keys - 1), files)  # one key is the mark
+
     def _items(self, start: bytes) -> Iterator[Stored]:
         items: Any = self._family.items(from_key=start)
         yield from items
@@ -187,9 +192,7 @@ class RocksStores:
                 except Exception as error:
                     if "Corruption" not in str(error):
                         raise
-                    _log.warning(
-                        "a table's store is damaged and made anew", folder=str(self._folder)
-                    )
+                    logger.warning("%s is damaged: it is made anew", self._folder)
                     shutil.rmtree(self._folder)
                     self._opened = self._open()
         return self._opened

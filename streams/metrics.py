@@ -1,8 +1,14 @@
 """What the streams role and the sinks count. One visible table of names."""
 
-from typing import Final
+import contextlib
+from collections.abc import Iterable
+from typing import Final, get_args
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+from schemas.errors import Cause
+from streams.ages import Ages
+from streams.compact import Outcome
 
 DECODED: Final = Counter(
     "casewire_decoded_events_total", "Captured events that became typed ones.", ["topic"]
@@ -24,8 +30,15 @@ BATCH_RECORDS: Final = Histogram(
     "casewire_batch_records", "Records in a batch.", ["topic"],
     buckets=(1, 10, 100, 1000, 10_000),
 )  # fmt: skip
+#: Has no label, so that it is told as soon as it is registered.
 INDEXED: Final = Counter(
-    "casewire_indexed_events_total", "Events of cases that past moments can be told from."
+    "casewire_indexed_events_total", "Events of cases that past moments can be told from.",
+    registry=None,
+)  # fmt: skip
+LAST_EVENT: Final = Gauge(
+    "casewire_last_event_timestamp_seconds",
+    "When this process decoded the last event of a project space and kind, by its capture.",
+    ["domain", "kind"],
 )
 DELIVERED: Final = Counter(
     "casewire_sink_events_total",
@@ -43,3 +56,44 @@ RETRIES: Final = Counter(
 WRITING: Final = Gauge(
     "casewire_sink_retrying", "1 while a sink waits for its target.", ["sink"]
 )  # fmt: skip
+WRITE_SECONDS: Final = Histogram(
+    "casewire_sink_write_seconds", "How long a target took for a write, or to refuse it.", ["sink"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)  # fmt: skip
+WRITE_RECORDS: Final = Histogram(
+    "casewire_sink_write_records", "Records that were to be written at once.", ["sink"],
+    buckets=(1, 10, 100, 1000, 10_000),
+)  # fmt: skip
+AGES: Final = Ages()
+
+#: What has a latest state, and what has none.
+_JUDGED: Final = ("cases", "case-changes", "forms", "users", "locations")
+_UNJUDGED: Final = ("form-stubs", "app-changes", "custom")
+
+
+def begin_streams() -> None:
+    """Have the counters of the streams role begin at 0: what only appears does not increase."""
+    with contextlib.suppress(ValueError):  # a test has several workers in one process
+        REGISTRY.register(INDEXED)
+    for topic in (*_JUDGED, *_UNJUDGED):
+        DECODED.labels(topic)
+    for topic in _JUDGED:
+        DOUBTFUL.labels(topic)
+        UNTIMED.labels(topic)
+        for outcome in get_args(Outcome):
+            JUDGED.labels(topic, outcome)
+    _begin_dead_letters(("decode", "state"))
+
+
+def begin_sink(sink: str) -> None:
+    """Have the counters of a sink begin at 0."""
+    for each in (RETRIES, WRITING, WRITE_SECONDS, WRITE_RECORDS):
+        each.labels(sink)
+    AGES.begin(sink)
+    _begin_dead_letters((f"sink:{sink}",))
+
+
+def _begin_dead_letters(stages: Iterable[str]) -> None:
+    for stage in stages:
+        for cause in get_args(Cause):
+            DEAD_LETTERS.labels(stage, cause)

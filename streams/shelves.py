@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streams.fence import Ends, Gap, version_of
-from streams.stores import VERSION_BYTES, Mark, Store, Stored, Stores, packed, version_in
+from streams.stores import VERSION_BYTES, Mark, Size, Store, Stored, Stores, packed, version_in
 
 
 @dataclass(slots=True)
@@ -130,6 +130,10 @@ class Shelves:
             held = self._shelves.get(number)
             if held is not None:
                 yield from held.store.slices(size)
+
+    def size(self) -> Size:
+        """Return the size of the partitions that are followed or owned."""
+        return sum((held.store.size() for held in self._shelves.values()), Size())
 
     def _write(
         self, number: int, held: Shelf, changes: Mapping[bytes, bytes | None], mark: Mark

@@ -74,6 +74,17 @@ class Mark:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many states there are, and the bytes of files that they are in. Estimates on disk."""
+
+    states: int = 0
+    disk_bytes: int = 0
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(self.states + other.states, self.disk_bytes + other.disk_bytes)
+
+
 class Store(Protocol):
     """The states of one changelog partition."""
 
@@ -90,6 +101,8 @@ class Store(Protocol):
 
     def slices(self, size: int) -> Iterator[Sequence[Stored]]:
         """Yield what is held, `size` keys at a time, each slice as it is when its turn comes."""
+
+    def size(self) -> Size: ...
 
 
 class Stores(Protocol):
@@ -127,6 +140,9 @@ class MemoryStore:
         while some := list(islice(keys, size)):
             pairs = ((key, self._data.get(key)) for key in some)
             yield [(key, value) for key, value in pairs if value is not None]
+
+    def size(self) -> Size:
+        return Size(len(self._data))
 
 
 class MemoryStores:

@@ -3,16 +3,20 @@
 import asyncio
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
 import msgspec
 import orjson
+from prometheus_client import REGISTRY
 
+from casewire.alerts import metrics
 from casewire.alerts.channels import channels
 from casewire.alerts.messages import Message
+from casewire.alerts.overview_metrics import OverviewMetrics, follow
 from casewire.alerts.reports import Target
 from casewire.alerts.role import AlertsRole, Outbox, producing, send
 from casewire.alerts.stalls import Progress
@@ -25,6 +29,7 @@ from casewire.data_dir import open_data_dir
 from casewire.health import Health, serving_health
 from casewire.logs import set_up_logs
 from casewire.reading import read_topic
+from casewire.sink_config import sources
 from casewire.tables import nearest
 from casewire.topics import require_topics
 from schemas.errors import ConfigError, UnavailableError
@@ -52,7 +57,7 @@ def run(launch: Launch) -> None:
     Another one that runs beside it waits, and takes over.
     """
     config = launch.config()
-    set_up_logs("alerts", config.machine.log_level)
+    set_up_logs()
     open_data_dir(config.data_dir)
     asyncio.run(_run(config))
 
@@ -159,13 +164,30 @@ async def _run(config: Config) -> None:
     def ready() -> str | None:
         return None if role.turn.joined.is_set() else "it is not in its group yet"
 
-    async with serving_health(
-        Health(lambda: None, ready),
-        role="alerts",
-        bind=config.machine.metrics_bind,
-        run_dir=config.run_dir,
+    async with (
+        serving_health(
+            Health(lambda: None, ready),
+            role="alerts",
+            bind=config.machine.metrics_bind,
+            run_dir=config.run_dir,
+        ),
+        _telling_metrics(config, role),
     ):
         await role.run(stop)
+
+
+@asynccontextmanager
+async def _telling_metrics(config: Config, role: AlertsRole) -> AsyncIterator[None]:
+    """Have the metrics tell what this role does, and what it sees of the others."""
+    metrics.begin(role.outbox.channels)
+    told = OverviewMetrics(["decode", "state", *role.rules.targets])
+    REGISTRY.register(told)
+    following = asyncio.create_task(follow(config.cluster, sources(config.sinks), told))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
 
 
 def make_role(config: Config, pace: Pace | None = None) -> AlertsRole:

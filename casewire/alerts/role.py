@@ -6,13 +6,13 @@ after that: a crash can repeat a message, and loses none.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -38,7 +38,7 @@ _POLL_MS: Final = 500
 #: How soon the one that waits hears that it is its turn.
 _HEARTBEAT_MS: Final = 1000
 
-_log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class OneForAll(RoundRobinPartitionAssignor):  # type: ignore[misc, no-any-unimported]
@@ -102,9 +102,7 @@ class Outbox:
         except UnavailableError as error:
             metrics.FAILED.labels(name).inc()
             seconds = 10 * next(waits)
-            _log.warning(
-                "a message is sent again later", channel=name, reason=str(error), seconds=seconds
-            )
+            logger.warning("alerts by %s: %s; trying again in %.0f s", name, error, seconds)
             self._rests[name] = (time.monotonic() + seconds, waits)
         else:
             self._rests.pop(name, None)
@@ -128,6 +126,7 @@ class AlertsRole:
             state = State(self.rules)
             while not stop.is_set():
                 found = await consumer.getmany(timeout_ms=_POLL_MS)
+                metrics.ACTIVE.set(self.turn.mine)
                 if not self.turn.mine:
                     continue
                 if self.turn.fresh:
@@ -145,7 +144,7 @@ class AlertsRole:
 
     async def _taken_over(self) -> State:
         saved = [record async for record in read_topic(self.kafka, "alert-state")]
-        _log.info("this process tells of alerts now")
+        logger.info("this process tells of alerts now")
         return State(self.rules, saved)
 
     async def _save(self, state: State, producer: Any) -> None:
@@ -172,7 +171,7 @@ async def _commit(consumer: Any, found: Mapping[Any, Sequence[Any]]) -> None:
                 {place: records[-1].offset + 1 for place, records in found.items()}
             )
     except (CommitFailedError, IllegalStateError):
-        _log.info("another process has taken over; it reads the same again")
+        logger.info("another process has taken over; it reads the same again")
 
 
 @asynccontextmanager

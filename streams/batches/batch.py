@@ -69,7 +69,10 @@ class Work:
 
 
 class Batch(Work):
-    """Records of one partition in offset order; inside Faust it stands for the last of them."""
+    """Records of one partition in offset order; inside Faust it stands for the last of them.
+
+    But for its time, which is that of the first: what is behind is as old as that.
+    """
 
     # What Faust reads from a record when it makes a message of it.
     timestamp_type = key = headers = checksum = None
@@ -79,7 +82,7 @@ class Batch(Work):
         super().__init__(tp)
         self.records = records
         self.offset = records[-1].offset
-        self.timestamp = records[-1].timestamp
+        self.timestamp = records[0].timestamp
 
     @property
     def value(self) -> "Batch":

@@ -1,22 +1,21 @@
 """The consumer: hands over what was fetched as batches, and commits what was acknowledged."""
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
-import structlog
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import CrashingSupervisor
 
 from streams.batches.batch import Batch, BatchSchema, Work
+from streams.batches.lag import Delivered, Lag
 from streams.batches.raw import read_raw
 from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
-
-_log = structlog.get_logger(__name__)
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
 FETCH_WAIT_MS = 50
@@ -61,12 +60,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         for tp in consumer.assignment() & dropped.keys():
             place = consumer._subscription.subscription.assignment.state_value(tp)  # noqa: SLF001
             if place.has_valid_position and place.position > dropped[tp]:
-                _log.info(
-                    "a partition is fetched again",
-                    topic=tp.topic,
-                    partition=tp.partition,
-                    offset=dropped[tp],
-                )
+                self.log.info("%r: going back from %r to %r", tp, place.position, dropped[tp])
                 consumer.seek(tp, dropped[tp])
 
     async def still_polling(self) -> None:
@@ -84,7 +78,7 @@ class BatchConsumer(driver.Consumer):
     _thread: BatchConsumerThread  # type: ignore[mutable-override]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.pending: dict[TP, deque[Any]] = defaultdict(deque)  # delivered, not yet committed
+        self.pending: dict[TP, deque[Delivered]] = defaultdict(deque)
         self.last: dict[TP, asyncio.Task[None]] = {}  # of a partition's unfinished batches
         self.unfinished: set[asyncio.Task[None]] = set()
         self.dropped: dict[TP, int] = {}
@@ -92,10 +86,25 @@ class BatchConsumer(driver.Consumer):
         self.generation = 0
         self.watchdog = Watchdog()
         super().__init__(*args, **kwargs)
+        self.lag = Lag(self)
 
     async def on_start(self) -> None:
         require_crashing(self.app.agents.values())
+        await self.add_runtime_dependency(self.lag)
         await super().on_start()
+
+    def sources(self) -> Collection[TP]:
+        """Return the partitions that this worker reads for its agents now."""
+        app: Any = self.app
+        return {
+            tp
+            for tp in self.assignment()
+            if app.topics.acks_enabled_for(tp.topic) and tp.topic not in app.tables.changelog_topics
+        }
+
+    def committed(self, tp: TP) -> int:
+        """Return the first offset of a partition that is not committed, 0 if none ever was."""
+        return self._committed_offset.get(tp) or 0
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -159,13 +168,12 @@ class BatchConsumer(driver.Consumer):
         if transport.excused():
             self.watchdog.rest()
             return ()
-        sources = {tp for tp in self.assignment() if app.topics.acks_enabled_for(tp.topic)}
-        sources = {tp for tp in sources if tp.topic not in app.tables.changelog_topics}
+        sources = self.sources()
         try:
             ends = await asyncio.wait_for(self.highwaters(*sources), INTERVAL_SECONDS)
         except (KafkaError, TimeoutError):
             return ()  # the broker does not answer: nobody can say
-        committed = {_name(tp): self._committed_offset[tp] or 0 for tp in sources}
+        committed = {_name(tp): self.committed(tp) for tp in sources}
         return self.watchdog.look({_name(tp): ends[tp] for tp in sources}, committed)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
@@ -227,7 +235,7 @@ class BatchConsumer(driver.Consumer):
         app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         message = self._to_message(tp, record)
         if app.topics.acks_enabled_for(tp.topic) and (tp.topic not in app.tables.changelog_topics):
-            self.pending[tp].append(message)
+            self.pending[tp].append(Delivered(message, time.monotonic()))
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         return not self.suspend_flow.is_set()
 
@@ -239,8 +247,8 @@ class BatchConsumer(driver.Consumer):
         """
         pending = self.pending[tp]
         offset = None
-        while pending and pending[0].acked:
-            offset = pending.popleft().offset + 1
+        while pending and pending[0].message.acked:
+            offset = pending.popleft().message.offset + 1
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         return offset

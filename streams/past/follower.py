@@ -7,16 +7,15 @@ it takes at most a quarter of the worker's time.
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence, Set as AbstractSet
 from typing import Any, Final
 
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from schemas.errors import named
 from streams import metrics
 from streams.past.indexes import Indexes
 from streams.past.reads import Partition, RecordReader
@@ -29,7 +28,7 @@ _GATHER_SECONDS: Final = 0.05
 _AFTER_ERROR_SECONDS: Final = 1.0
 _FORGET_SECONDS: Final = 60.0
 
-_log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Follower:
@@ -69,10 +68,10 @@ class Follower:
             try:
                 await consumer.start()
                 await self._follow(consumer)
-            except Exception as error:  # noqa: BLE001 - it goes on whatever it is
+            except Exception as error:
                 known = isinstance(error, (KafkaError, OSError, sqlite3.Error))
-                _log.warning(
-                    "past moments cannot be indexed now", exc_info=not known, **named(error)
+                logger.warning(
+                    "cannot index past moments now: %s", type(error).__name__, exc_info=not known
                 )
                 self._indexes.close()
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)

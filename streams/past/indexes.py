@@ -1,12 +1,11 @@
 """The indexes of the partitions that a worker holds, and how far each one is."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import structlog
 
 from schemas.settings import KafkaSettings
 from schemas.times import canonical, to_microseconds
@@ -17,7 +16,7 @@ from streams.records import Record, header
 #: The numbers of the topics in an index are their places here.
 TOPICS: Final = ("cases", "case-changes")
 
-_log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class Indexes:
             place: positions.get(n, 0) for n, place in enumerate(self.layout.places(partition))
         }
         if any(position > ends[place] for place, position in found.items()):
-            _log.warning("an index is of other topics and made anew", partition=partition)
+            logger.warning("the index of partition %s is of other topics; made anew", partition)
             self._close(partition)
             discard(self.layout.file(partition))
             await self._open_one(partition, ends)

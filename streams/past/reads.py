@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
 from aiokafka.errors import (
-    KafkaError,
     LeaderNotAvailableError,
     NodeNotReadyError,
     NotLeaderForPartitionError,
@@ -87,6 +86,17 @@ class RecordReader:
         found = await asyncio.gather(*(self._read(place, offsets) for place, offsets in slices))
         return [record for records in found for record in records]
 
+    async def first(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, Any]:
+        """Return the first record at or behind an offset, by partition, where there is one.
+
+        Raises KafkaError.
+        """
+        fetched = await asyncio.gather(*(self._fetch(*place) for place in offsets.items()))
+        found = {
+            place: next(iter(some), None) for place, some in zip(offsets, fetched, strict=True)
+        }
+        return {place: record for place, record in found.items() if record is not None}
+
     async def stop(self) -> None:
         if self._started is not None:
             await self._started.stop()
@@ -150,7 +160,7 @@ class RecordReader:
                 )
                 try:
                     await consumer.start()
-                except KafkaError:
+                except BaseException:  # also when nobody waits for it any more
                     await consumer.stop()
                     raise
                 self._started = consumer
