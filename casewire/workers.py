@@ -1,6 +1,8 @@
 """`casewire streams` and `casewire sink`: the Faust workers with their health."""
 
 import asyncio
+import os
+from typing import Final
 
 import click
 import uvloop
@@ -22,6 +24,8 @@ from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
 from streams.delivery import Delivery, Pace
 from streams.worker_metrics import WorkerMetrics
+
+NICENESS: Final = 5
 
 
 @click.command(epilog="Example: casewire streams")
@@ -56,6 +60,10 @@ def sink(launch: Launch, name: str, *, anew: bool) -> None:
 
 
 def _prepare(config: Config) -> None:
+    # The ingress goes first: HQ waits for its answer, and for nothing that is done here.
+    os.nice(NICENESS)
+    # Faust's thread that fetches makes an event loop of its own.
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     set_up_logs()
     open_data_dir(config.data_dir)
 

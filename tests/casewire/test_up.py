@@ -98,6 +98,10 @@ async def test_it_runs_a_demo_survives_kill_9_keeps_its_data_and_frees_its_ports
     assert (story.undelivered, story.differences, story.sums.lost) == (0, [], [])
     assert story.sums.match
     assert story.states + story.gone == 5
+    priority = {
+        each.role: os.getpriority(os.PRIO_PROCESS, each.pid) for each in running(config.run_dir)
+    }
+    assert min(priority["streams"], priority["sink-sqlite"]) > priority["ingress"]
     assert run(["up"], env) == 1
     assert f"another casewire up (process {up.process.pid})" in capsys.readouterr().err
     await up.end(signal.SIGKILL)
