@@ -125,7 +125,7 @@ class Reloader:
         now = stamps(self._files)
         self._in_use = {file: before.get(file, now[file]) for file in now}
         self._complaint = ""
-        _log.info("the configuration was read again", credentials=len(new.names))
+        _log.info("the configuration was read again", count=len(new.names))
         tell_of_missing_keys(new)
 
     def _due(self) -> bool:

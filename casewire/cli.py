@@ -2,7 +2,6 @@
 
 import importlib
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,6 +68,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "simulate": Entry("casewire.simulate:simulate", "Send a made-up project's history."),
     "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
     "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),
+    "top": Entry("casewire.top:top", "Watch rates, lag, dead letters and alerts."),
     "doctor": Entry("casewire.doctor:doctor", "Say what is wrong and what to do."),
 }
 
@@ -125,23 +125,29 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        return _failed("stopped")
+        return _failed("stopped", None)
     except (click.ClickException, CasewireError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        return _failed(text)
+        return _failed(text, error)
     except Exception as error:  # noqa: BLE001  # the last place that can turn it into a sentence
-        return _failed(_unexpected(error, env))
+        return _failed(_unexpected(error, env), error)
     # click returns the status of `context.exit(status)`, or what the command returned.
     return status if isinstance(status, int) else 0
 
 
-def _failed(text: str) -> int:
+def _failed(text: str, error: Exception | None) -> int:
+    from casewire.logs import tell_end  # noqa: PLC0415 - what ends well needs none of it
+
+    if error is not None and tell_end(error, text):
+        return 1
     for line in text.splitlines():
         click.echo(f"casewire: {line}", err=True)
     return 1
 
 
 def _unexpected(error: Exception, env: Mapping[str, str]) -> str:
+    from casewire.logs import traceback_of  # noqa: PLC0415 - as above
+
     try:
         folder = config.load_config(configured_file(env, Path()), env).run_dir
     except CasewireError:
@@ -150,8 +156,7 @@ def _unexpected(error: Exception, env: Mapping[str, str]) -> str:
         folder = Path(tempfile.gettempdir())
     log = folder / ERROR_LOG
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC).isoformat()}\n")
-        traceback.print_exception(error, file=file)
+        file.write(f"{datetime.now(UTC).isoformat()}\n{traceback_of(error)}\n")
     return (
         f"an unexpected {type(error).__name__} stopped this command; report it with what {log} says"
     )

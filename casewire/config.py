@@ -6,7 +6,7 @@ A path in the file is relative to the file's folder, a path in the environment t
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -40,18 +40,22 @@ STATE_TOKEN_FILE: Final = "state-api.token"  # noqa: S105 - a name
 #: Kinds of credentials that HQ exchanges for a token before each payload.
 TOKEN_KINDS: Final = frozenset({"bearer", "oauth2"})
 
+LogLevel: TypeAlias = Literal["debug", "info", "warning"]
+
 
 class MachineSettings(Table, frozen=True, kw_only=True):
     """The keys outside of all tables.
 
     `metrics_bind` is the first address that a process tries for its health and metrics; it takes
     the next port while one is in use. `broker_bind` is that of a broker which `casewire up` starts.
+    `log_level` "debug" has lines of our own for each event (docs/logs.md).
     """
 
     data_dir: Annotated[str, msgspec.Meta(min_length=1)] = "var"
     broker_bind: str = "127.0.0.1:9092"
     console_bind: str = "127.0.0.1:8081"
     metrics_bind: str = "127.0.0.1:9400"
+    log_level: LogLevel = "info"
 
 
 class Config(Table, frozen=True, kw_only=True):

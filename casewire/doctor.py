@@ -157,7 +157,8 @@ async def _sinks(config: Config) -> Sequence[str]:
         try:
             await target.open()
         except DeliveryError as error:
-            problems.append(f"{name} cannot be opened ({error}); correct [sinks.{name}]")
+            said = f"; it says: {error.target_error}" if error.target_error else ""
+            problems.append(f"{name} cannot be opened ({error}){said}; correct [sinks.{name}]")
         finally:
             await target.close()
     return problems

@@ -33,6 +33,8 @@ class OpenAlert:
     """
 
     group: str
+    stage: str
+    cause: str
     status: Status
     since: str
     last: str
@@ -112,6 +114,8 @@ def _alert(trouble: Trouble, now: str) -> OpenAlert:
     told: Status = trouble.told if trouble.told in ("opened", "updated") else "reported"
     return OpenAlert(
         group=trouble.group,
+        stage=trouble.stage,
+        cause=trouble.cause,
         status="muted" if muted else told,
         since=trouble.since,
         last=trouble.last,

@@ -42,7 +42,7 @@ def ingress(launch: Launch, workers: int) -> None:
     again.
     """
     config = launch.config()
-    set_up_logs()
+    set_up_logs("ingress", config.machine.log_level)
     open_data_dir(config.data_dir)
     if workers > 1:
         uvloop.run(keep_workers(worker_command(launch.file), workers))

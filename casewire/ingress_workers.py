@@ -76,7 +76,7 @@ class Worker:
             delay = delay_after(delay, time.monotonic() - began)
             _log.warning(
                 "an ingress ended; it is started anew",
-                pid=process.pid,
+                child=process.pid,
                 how=how_it_ended(ending.result()),
                 seconds=delay,
             )
@@ -88,6 +88,6 @@ class Worker:
         try:
             await asyncio.wait_for(process.wait(), _STOP_SECONDS)
         except TimeoutError:
-            _log.error("an ingress did not stop and is killed", pid=process.pid)
+            _log.error("an ingress did not stop and is killed", child=process.pid)
             process.kill()
             await process.wait()

@@ -33,7 +33,7 @@ NICENESS: Final = 5
 def streams(launch: Launch) -> None:
     """Decode captured events and keep the latest state of each case and form, until stopped."""
     config = launch.config()
-    _prepare(config)
+    _prepare(config, "streams")
     uvloop.run(_run_streams(config))
 
 
@@ -52,19 +52,19 @@ def sink(launch: Launch, name: str, *, anew: bool) -> None:
     config = launch.config()
     if name not in config.sinks:
         raise ConfigError(no_such_sink(config.sinks, name))
+    _prepare(config, f"sink-{name}")
     if anew:
         click.echo(uvloop.run(_rebuild_sink(config, name)))
         return
-    _prepare(config)
     uvloop.run(_run_sink(config, name))
 
 
-def _prepare(config: Config) -> None:
+def _prepare(config: Config, role: str) -> None:
     # The ingress goes first: HQ waits for its answer, and for nothing that is done here.
     os.nice(NICENESS)
     # Faust's thread that fetches makes an event loop of its own.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    set_up_logs()
+    set_up_logs(role, config.machine.log_level)
     open_data_dir(config.data_dir)
 
 

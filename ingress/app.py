@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Final, NamedTuple
 
 import structlog
@@ -34,8 +35,8 @@ from ingress.request import (
 )
 from ingress.settings import IngressSettings
 from ingress.token_endpoint import PATHS, TokenEndpoint
-from schemas.envelope import Address, EventIds, captured_headers
-from schemas.errors import ConfigError, UnavailableError
+from schemas.envelope import REQUEST_ID, Address, EventIds, captured_headers, told_request_id
+from schemas.errors import ConfigError, UnavailableError, named
 
 _LOG_LINES_PER_SECOND: Final = 10
 _SETTLE_SECONDS: Final = 1.5
@@ -147,6 +148,7 @@ class Forward:
         self._rates = Rates(settings.max_events_per_second)
         self._ids = EventIds()
         self._failures = Failures()
+        self._telling = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began: float = scope.get("began") or time.perf_counter()
@@ -159,15 +161,32 @@ class Forward:
             # The server ends requests that outlast its shutdown; a 500 may be final for HQ.
             outcome = answers.SHUTTING_DOWN
         except Exception as error:  # noqa: BLE001 - HQ must hear 503, whatever it is
-            outcome = self._failures.answer(error)
+            outcome = self._failures.answer(error, **named_by(scope))
         finally:
             body.release()
         if isinstance(outcome, Answer):
             self._metrics.answered(outcome)
+            if self._telling:
+                _log.debug(
+                    "a request is answered",
+                    status=outcome.status,
+                    refusal=outcome.refusal or "",
+                    **named_by(scope),
+                )
             await respond(send, outcome)
             return
         seconds = time.perf_counter() - began
         self._metrics.stored(outcome.domain, scope["method"], outcome.size, seconds)
+        if self._telling:
+            _log.debug(
+                "an event is stored",
+                event_id=outcome.event_id,
+                domain=outcome.domain,
+                stored=outcome.place,
+                bytes=outcome.size,
+                seconds=round(seconds, 6),
+                **named_by(scope),
+            )
         await respond_stored(send, outcome.event_id, outcome.place)
 
     async def _outcome(self, scope: Scope, body: Body) -> "Answer | Receipt":
@@ -194,7 +213,9 @@ class Forward:
         try:
             place = await self._publisher.publish(event)
         except Exception as error:  # noqa: BLE001 - as above, and the log names the event
-            return self._failures.answer(error, event_id, address.domain)
+            return self._failures.answer(
+                error, event_id=event_id, domain=address.domain, **named_by(scope)
+            )
         return Receipt(event_id, place, address.domain, len(content))
 
     def _head(self, scope: Scope) -> Head:
@@ -237,22 +258,30 @@ class Failures:
         self._rates = Rates(_LOG_LINES_PER_SECOND)
         self._left_out = 0
 
-    def answer(self, error: Exception, event_id: str = "", domain: str = "") -> Answer:
+    def answer(self, error: Exception, **about: str) -> Answer:
         if isinstance(error, UnavailableError):
-            self._log("an event was not stored", reason=str(error), id=event_id, domain=domain)
+            if self._rates.take(""):
+                _log.error("an event was not stored", reason=str(error), **self._more(about))
+            else:
+                self._left_out += 1
             return answers.unavailable(str(error))
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{frame.filename}:{frame.lineno}"
-        kind = type(error).__name__
-        self._log("a request failed", error=kind, where=where, id=event_id, domain=domain)
+        if self._rates.take(""):
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{frame.filename}:{frame.lineno}"
+            _log.error("a request failed", where=where, **named(error), **self._more(about))
+        else:
+            self._left_out += 1
         return answers.UNEXPECTED
 
-    def _log(self, event: str, **values: str) -> None:
-        if not self._rates.take(""):
-            self._left_out += 1
-            return
-        _log.error(event, left_out=self._left_out, **values)
-        self._left_out = 0
+    def _more(self, about: Mapping[str, str]) -> Mapping[str, str | int]:
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out": left_out, **about}
+
+
+def named_by(scope: Scope) -> dict[str, str]:
+    """Return a request's own id, if it has one, as log lines tell it."""
+    sent = told_request_id(dict(scope["headers"]).get(REQUEST_ID.encode()))
+    return {"request_id": sent} if sent else {}
 
 
 def badly_framed(method: str, head: Head, max_body_bytes: int) -> Answer | None:

@@ -13,7 +13,7 @@ from ingress.spool_commit import GroupCommit
 from ingress.spool_folder import Folder, Segment, Writer, folders
 from ingress.spool_format import encode_payload, framed_size
 from ingress.spool_metrics import SpoolMetrics
-from schemas.errors import UnavailableError
+from schemas.errors import UnavailableError, named
 from schemas.topics import MEBIBYTE
 
 #: Bodies from this size on are copied in a thread.
@@ -84,12 +84,12 @@ class Spool:
             try:
                 folder = await asyncio.to_thread(Folder.adopt, path)
             except OSError as error:
-                _log.error("a spool cannot be read", folder=path.name, error=error.strerror)
+                _log.error("a spool cannot be read", folder=path.name, **named(error))
                 continue
             if folder is not None:
                 self._adopted.append(folder)
                 events = sum(segment.written for segment in folder.segments)
-                _log.warning("a spool is adopted", folder=path.name, events=events)
+                _log.warning("a spool is adopted", folder=path.name, count=events)
 
     async def seal(self, segment: Segment) -> None:
         """Have nothing more written to a segment."""

@@ -12,7 +12,7 @@ import structlog
 from ingress.spool_folder import Folder, Writer
 from ingress.spool_format import framed_size
 from ingress.spool_metrics import SpoolMetrics
-from schemas.errors import UnavailableError
+from schemas.errors import UnavailableError, named
 from schemas.topics import MEBIBYTE
 
 #: A group ends with the payload that brings it to this size, which bounds what is copied at once.
@@ -80,7 +80,7 @@ class GroupCommit:
                 self._metrics.failures.inc()
                 # The log may be on the same full disk.
                 with contextlib.suppress(OSError):
-                    _log.error("events cannot be spooled", error=str(error), events=len(group))
+                    _log.error("events cannot be spooled", count=len(group), **named(error))
         self._writing = None
 
     async def _flush(self, payloads: Sequence[bytes]) -> Exception | None:

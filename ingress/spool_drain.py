@@ -14,7 +14,7 @@ from ingress.spool import Spool
 from ingress.spool_folder import Folder, Segment
 from ingress.spool_format import Found, Stored, Torn
 from ingress.spool_metrics import SpoolMetrics
-from schemas.errors import UnavailableError
+from schemas.errors import UnavailableError, named
 from schemas.topics import MEBIBYTE
 
 #: What may be in flight from the spool at once; new events have far more room of their own.
@@ -72,8 +72,7 @@ class Drain:
             except UnavailableError as error:
                 _log.warning("the spool is not drained", reason=str(error))
             except Exception as error:  # noqa: BLE001 - see `run`
-                text = error.strerror if isinstance(error, OSError) else type(error).__name__
-                _log.error("the spool cannot be drained", error=text)
+                _log.error("the spool cannot be drained", **named(error))
                 return False
             return True
         return False

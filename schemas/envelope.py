@@ -6,6 +6,7 @@ request's own headers with lower-case names and untouched values, repeats in ord
 """
 
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,11 @@ Origin: TypeAlias = Literal["live", "backfill", "reconcile", "replay"]
 
 FORWARDED: Final = "org.commcare.forwarded"
 DOMAIN_PATTERN: Final = r"[a-z0-9.-]+"
+
+#: The header by which proxies name a request.
+REQUEST_ID: Final = "x-request-id"
+#: What nginx, Caddy, Envoy and HAProxy make: hexadecimal, or a UUID. No number of a telephone.
+_REQUEST_ID: Final = re.compile(rb"[0-9A-Fa-f-]{16,64}")
 
 _NEVER_WRITTEN: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 _SECRET_PARTS: Final = ("api-key", "token", "secret", "password")
@@ -45,6 +51,11 @@ def stored_header_name(name: bytes) -> str | None:
     if any(part in lower for part in _SECRET_PARTS):
         return None
     return lower
+
+
+def told_request_id(sent: bytes | None) -> str:
+    """Return a request id as log lines tell it; empty if it does not look like one."""
+    return sent.decode() if sent is not None and _REQUEST_ID.fullmatch(sent) else ""
 
 
 class EventIds:

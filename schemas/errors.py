@@ -31,6 +31,15 @@ Cause: TypeAlias = Literal[
 ]
 
 
+def named(error: BaseException) -> dict[str, str]:
+    """Return how a log line names an error: by its class, and what the system says of it.
+
+    Never by its text, which may quote data.
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
+    return {"error": type(error).__name__} | ({"reason": reason} if reason else {})
+
+
 class CasewireError(Exception):
     """Base of all errors below. `str(error)` is one sentence for a person."""
 
@@ -70,14 +79,21 @@ class InvalidEventError(CasewireError):
 
 
 class DeliveryError(CasewireError):
-    pass
+    """`target_error` is what the target said word for word: it may quote data (contract §7).
+
+    `str(error)` has none of it, and may be logged.
+    """
+
+    def __init__(self, explanation: str, *, target_error: str = "") -> None:
+        super().__init__(explanation)
+        self.target_error = target_error
 
 
 class TransientError(DeliveryError):
     """`retry_after`: how many seconds the target asks to be left alone, 0 if it does not say."""
 
-    def __init__(self, explanation: str, *, retry_after: float = 0) -> None:
-        super().__init__(explanation)
+    def __init__(self, explanation: str, *, retry_after: float = 0, target_error: str = "") -> None:
+        super().__init__(explanation, target_error=target_error)
         self.retry_after = retry_after
 
 

@@ -175,13 +175,18 @@ def _translated_errors(*, rows_to_blame: bool) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        text = (error.diag.message_primary or str(error)).partition("\n")[0]
+        words = (error.diag.message_primary or str(error)).partition("\n")[0]
+        code = f"{type(error).__name__} {error.sqlstate or ''}".rstrip()
         fault = _fault(error)
         if fault == "transient":
-            raise TransientError(f"PostgreSQL cannot write now: {text}") from error
+            state = "cannot write now" if error.sqlstate else "does not answer"
+            raise TransientError(f"PostgreSQL {state} ({code})", target_error=words) from error
         if fault == "target" or not rows_to_blame:
-            remedy = "check the sink's URL, its user's privileges, and the schema"
-            raise TargetError(f"PostgreSQL refuses to work: {text}: {remedy}") from error
+            raise TargetError(
+                f"PostgreSQL refuses to work ({code}): check the sink's URL, its user's "
+                "privileges, and the schema; PostgreSQL's own log says more",
+                target_error=words,
+            ) from error
         raise RejectedRowsError({0: _rejection(error)}) from error
 
 

@@ -142,12 +142,15 @@ def _translated_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        text = f"SQLite cannot write {file} ({error})"
+        words = str(error)
+        text = f"SQLite cannot write {file} ({getattr(error, 'sqlite_errorname', 'misuse')})"
         # Errors of the module itself have no code.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY_CODE
         if code in _TRANSIENT:
-            raise TransientError(text) from error
-        raise TargetError(f"{text}: check the file, its folder and their owner") from error
+            raise TransientError(text, target_error=words) from error
+        raise TargetError(
+            f"{text}: check the file, its folder and their owner", target_error=words
+        ) from error
 
 
 def _make_folder(folder: Path) -> None:

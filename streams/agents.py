@@ -1,6 +1,5 @@
 """The agents: thin loops that read batches, have pure functions decide, and send what follows."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from time import time_ns
 from typing import Any, TypeAlias
 
 import faust
+import structlog
 from aiokafka.errors import KafkaError
 
 from schemas.alert import Alert
@@ -28,13 +28,14 @@ from streams.flood import Failed, FloodError, Gate, alert, captured_kind
 from streams.gathering import Gathering
 from streams.last_events import LastEvents
 from streams.ledger import Ledger
-from streams.records import Out, Record, captured_id, header
+from streams.records import Out, Record, about, captured_id, header
 from streams.replays import aimed_at, earliest_ms, is_replay, typed_again
 from streams.state import STAGE, CaseJudge, Judge, Judged
+from streams.trail import Trail
 
 Agent: TypeAlias = Callable[[faust.StreamT[bytes]], Coroutine[Any, Any, None]]
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,19 @@ class Wiring:
     async def bury(self, batch: Batch, stage: str, failed: Failed) -> None:
         """Send a dead letter for each record that failed."""
         letters = []
+        trail = Trail.of(stage)
         for record, rejection in failed:
+            if trail is not None:
+                trail.passed(record, "dead")
             metrics.DEAD_LETTERS.labels(stage, rejection.cause).inc()
             if rejection.cause == "unexpected":
-                logger.error(
-                    "a record of %s/%s at %s became a dead letter: %s",
-                    record.topic, record.partition, record.offset, rejection.explanation,
-                )  # fmt: skip
+                _log.error(
+                    "a record became a dead letter",
+                    stage=stage,
+                    cause=rejection.cause,
+                    reason=rejection.explanation,
+                    **about(record),
+                )
             letters.append(dead_letter(record, stage, rejection, failed_at=now()))
         if letters:
             await batch.send(self.kafka.topic("dead-letters"), letters)
@@ -144,6 +151,7 @@ async def _decode(
     latest: dict[tuple[str, str], int] = {}
     typed: dict[str, list[Out]] = {}
     failed: list[tuple[Record, Rejection]] = []
+    trail = Trail.of(gate.stage)
     for record in records:
         try:
             decoded = await wiring.decoded(record)
@@ -152,6 +160,8 @@ async def _decode(
         except Exception as error:  # noqa: BLE001 - whatever it is, what is behind it must not wait
             failed.append((record, rejection_of(error)))
         else:
+            if trail is not None:
+                trail.passed(record, decoded.topic)
             typed.setdefault(decoded.topic, []).append(decoded.out)
             domain = header(record.headers, "casewire-domain") or ""
             latest[domain, decoded.topic] = record.timestamp
@@ -243,6 +253,7 @@ class _Verdicts:
         self._topic = topic
         self._ledger = Ledger(STAGE, written="applied")
         self._ends: Counter[tuple[str, bool, bool]] = Counter()
+        self._trail = Trail.of(STAGE)
         self.failed: list[tuple[Record, Rejection]] = []
 
     def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
@@ -253,6 +264,8 @@ class _Verdicts:
             self.failed.append((record, rejection_of(error)))
             self._ledger.add(record, "dead")
             return None
+        if self._trail is not None:
+            self._trail.passed(record, judged.outcome)
         self._ledger.add(record, judged.outcome)
         self._ends[judged.outcome, judged.doubtful, judged.untimed] += 1
         return judged
@@ -291,7 +304,7 @@ def deliverer(
                 delivered = await delivery.deliver([e for records in ours for e in records], down)
             except TargetError as error:
                 await tell(group[0], "target_refuses", error)
-                raise
+                raise error from None  # Faust logs the cause too, and that may quote data
             start = 0
             for batch, records in zip(group, ours, strict=True):
                 part = delivered.part(start, len(records))
@@ -342,8 +355,11 @@ async def _told(
     """Send what became of a batch's records. What the sink did not want tells of no flood."""
     batch, records = read
     ledger = Ledger(gate.stage, written="written")
+    trail = Trail.of(gate.stage)
     for record, end in zip(records, delivered.ends, strict=True):
         ledger.add(record, end)
+        if trail is not None and end != "dead":
+            trail.passed(record, end)
     failed = [(records[place], why) for place, why in delivered.rejected.items()]
     wanted = [records[place] for place in delivered.wanted()]
     await wiring.stop_flood(batch, gate, wanted, failed)

@@ -29,7 +29,7 @@ def of_target(
 ) -> Alert:
     """Return the report that a sink's target is down, or refuses to work.
 
-    The error may say what the target said, word for word: only a `safe` one is repeated.
+    What the target said word for word is repeated only if it is `safe`.
     """
     stage = f"sink:{sink}"
     code = error_code(error)
@@ -42,7 +42,7 @@ def of_target(
         text=_TEXTS[cause].format(f" ({code})" if code else ""),
         captured_ids=(),
         raised_at=raised_at,
-        target_error=str(error)[:_LONGEST_WORDS] if safe else "",
+        target_error=error.target_error[:_LONGEST_WORDS] if safe else "",
     )
 
 

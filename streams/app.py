@@ -2,10 +2,8 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,8 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import faust
+import structlog
 from mode import CrashingSupervisor
 
+from schemas.errors import named
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
 from sinks.settings import SinkTable
@@ -36,7 +36,7 @@ from streams.sweep import Sweeper
 
 App: TypeAlias = faust.App
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 SECOND_MICROSECONDS = 1_000_000
 #: What has a latest state, on `casewire.<kind>-state`.
@@ -134,7 +134,6 @@ def create_sink_app(
 
 async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> None:
     """Run a worker until SIGTERM or SIGINT; raise what crashed it, if something did."""
-    logging.disable(logging.DEBUG)  # Faust builds debug records that nobody prints
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -157,9 +156,10 @@ def _end_at_the_latest(app: faust.App) -> None:
     """
 
     def end() -> None:
-        reason = app.crash_reason or "it was asked to stop"
-        sys.stderr.write(f"casewire: {reason}; it could not stop in order, and ends by force\n")
-        sys.stderr.flush()
+        why = app.crash_reason
+        _log.critical(
+            "it could not stop in order, and ends by force", **({} if why is None else named(why))
+        )
         os._exit(1)
 
     timer = threading.Timer(END_SECONDS, end)
@@ -189,11 +189,11 @@ async def stop_app(app: faust.App) -> None:
     try:
         await asyncio.wait_for(app.stop(), STOP_SECONDS)
     except TimeoutError:
-        logger.warning("the worker did not stop within %s s", STOP_SECONDS)
+        _log.warning("the worker did not stop in time", seconds=STOP_SECONDS)
     except Exception as error:
         if crash is None:
             raise
-        logger.warning("what crashed did not stop in order either: %s", type(error).__name__)
+        _log.warning("what crashed did not stop in order either", **named(error))
     if crash is not None:
         raise crash
 

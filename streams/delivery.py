@@ -1,7 +1,6 @@
 """From records to a sink: chosen, the newest of each key, tried until each is settled."""
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -9,11 +8,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Protocol, TypeAlias
 
-from schemas.errors import RejectedRowsError, Rejection, TransientError
+import structlog
+
+from schemas.errors import RejectedRowsError, Rejection, TransientError, named
 from schemas.form import FormState
 from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
 from sinks.match import Choice
 from streams import metrics
+from streams.alarms import error_code
 from streams.fence import version_of
 from streams.records import Record, captured_id
 from streams.replays import is_replay, topic_of
@@ -29,7 +31,7 @@ _EVERYTHING: Final = Choice({}, {})
 Tell: TypeAlias = Callable[[TransientError], Awaitable[None]]
 """Is told of a target that has been down for a multiple of TELL_SECONDS."""
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 async def _tell_nobody(error: TransientError) -> None:
@@ -206,7 +208,13 @@ class Delivery:
         self._set_waiting(waiting=True)
         metrics.RETRIES.labels(self.name).inc()
         seconds = max(seconds, error.retry_after)
-        logger.warning("sink %s: %s; trying again in %.1f s", self.name, error, seconds)
+        _log.warning(
+            "the target takes nothing now; it is tried again",
+            sink=self.name,
+            seconds=round(seconds, 1),
+            code=error_code(error),
+            **named(error),
+        )
         await self._sleep(seconds)
         told = self._waited // TELL_SECONDS
         self._waited += seconds

@@ -11,7 +11,6 @@ what is not written out yet.
 
 import contextlib
 import fcntl
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from rocksdict import (
     BlockBasedOptions,
     Cache,
@@ -45,7 +45,7 @@ OPEN_FILES: Final = 200
 MARK_KEY: Final = b"\0mark"
 DEFAULT: Final = "default"
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class StoreError(WorkerError):
@@ -192,7 +192,9 @@ class RocksStores:
                 except Exception as error:
                     if "Corruption" not in str(error):
                         raise
-                    logger.warning("%s is damaged: it is made anew", self._folder)
+                    _log.warning(
+                        "a table's store is damaged and made anew", folder=str(self._folder)
+                    )
                     shutil.rmtree(self._folder)
                     self._opened = self._open()
         return self._opened

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from schemas.envelope import Headers
+from schemas.envelope import REQUEST_ID, Headers, told_request_id
 from schemas.times import from_microseconds
 
 
@@ -64,6 +64,24 @@ def captured_id(record: Record) -> str:
     """
     found = header(record.headers, "casewire-captured-id") or header(record.headers, "ce_id")
     return found or f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def about(record: Record) -> dict[str, str | int]:
+    """Return what log lines say of a record: where it is, and from which request it came.
+
+    A request id that is none by its looks is left out: a sender may have written anything there.
+    """
+    found: dict[str, str | int] = {
+        "event_id": captured_id(record),
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+    }
+    if domain := header(record.headers, "casewire-domain"):
+        found["domain"] = domain
+    if request_id := told_request_id(dict(reversed(record.headers)).get(REQUEST_ID)):
+        found["request_id"] = request_id
+    return found
 
 
 def time_of_id(captured_id: str) -> str:

@@ -57,7 +57,7 @@ def run(launch: Launch) -> None:
     Another one that runs beside it waits, and takes over.
     """
     config = launch.config()
-    set_up_logs()
+    set_up_logs("alerts", config.machine.log_level)
     open_data_dir(config.data_dir)
     asyncio.run(_run(config))
 

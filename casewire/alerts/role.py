@@ -6,13 +6,13 @@ after that: a crash can repeat a message, and loses none.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -38,7 +38,7 @@ _POLL_MS: Final = 500
 #: How soon the one that waits hears that it is its turn.
 _HEARTBEAT_MS: Final = 1000
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class OneForAll(RoundRobinPartitionAssignor):  # type: ignore[misc, no-any-unimported]
@@ -102,7 +102,9 @@ class Outbox:
         except UnavailableError as error:
             metrics.FAILED.labels(name).inc()
             seconds = 10 * next(waits)
-            logger.warning("alerts by %s: %s; trying again in %.0f s", name, error, seconds)
+            _log.warning(
+                "a message is sent again later", channel=name, reason=str(error), seconds=seconds
+            )
             self._rests[name] = (time.monotonic() + seconds, waits)
         else:
             self._rests.pop(name, None)
@@ -144,7 +146,7 @@ class AlertsRole:
 
     async def _taken_over(self) -> State:
         saved = [record async for record in read_topic(self.kafka, "alert-state")]
-        logger.info("this process tells of alerts now")
+        _log.info("this process tells of alerts now")
         return State(self.rules, saved)
 
     async def _save(self, state: State, producer: Any) -> None:
@@ -171,7 +173,7 @@ async def _commit(consumer: Any, found: Mapping[Any, Sequence[Any]]) -> None:
                 {place: records[-1].offset + 1 for place, records in found.items()}
             )
     except (CommitFailedError, IllegalStateError):
-        logger.info("another process has taken over; it reads the same again")
+        _log.info("another process has taken over; it reads the same again")
 
 
 @asynccontextmanager

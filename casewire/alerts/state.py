@@ -1,11 +1,11 @@
 """All that the alerts role knows, and what each record changes of it (pure)."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
+import structlog
 
 from casewire.alerts.desk import Desk
 from casewire.alerts.reports import Target, came, of_letter, signs
@@ -15,12 +15,12 @@ from schemas.alert import Alert
 from schemas.dead_letter import DeadLetter
 from schemas.delivery import BatchDelivery
 from schemas.times import from_microseconds
-from streams.records import Out, Record, header
+from streams.records import Out, Record, about, header
 
 #: What is older when it is read is history: the role did not run, or runs for the first time.
 OLD_SECONDS: Final = 24 * 3600
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class TimedRecord(Record, Protocol):
@@ -64,10 +64,7 @@ class State:
             elif schema == "alert/1":
                 self._said(Alert.from_json(value), at, now)
         except (TypeError, ValueError):
-            logger.warning(
-                "nothing of ours: the record of %s/%s at %s",
-                record.topic, record.partition, record.offset,
-            )  # fmt: skip
+            _log.warning("a record is nothing of ours", **about(record))
 
     def look(self, now: str, *, behind: bool) -> None:
         """Decide what is to be told. `behind`: what came is not all seen, silence means nothing."""

@@ -1,18 +1,18 @@
 """Looks once in a while whether streams and sinks get on with what waits for them."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from aiokafka.errors import KafkaError
 
 from casewire.alerts.desk import Desk
 from casewire.alerts.stalls import Progress, Worker
 from casewire.progress import committed_offsets, end_offsets
 from casewire.topics import admin
-from schemas.errors import UnavailableError
+from schemas.errors import UnavailableError, named
 from schemas.settings import KafkaSettings
 from sinks.settings import SinkTable
 
@@ -25,7 +25,7 @@ _STREAMS: Final = ("captured", "cases", "case-changes", "forms", "users", "locat
 _STREAMS_STAGE: Final = "state"
 _TARGET_CAUSES: Final = frozenset({"target_unavailable", "target_refuses"})
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def workers(kafka: KafkaSettings, sinks: Mapping[str, SinkTable]) -> Sequence[Worker]:
@@ -70,7 +70,7 @@ class Watch:
         try:
             await self._read(now)
         except (KafkaError, UnavailableError) as error:
-            logger.warning("the workers' offsets cannot be read now: %s", type(error).__name__)
+            _log.warning("the workers' offsets cannot be read now", **named(error))
             return self._behind
         for each in self.watched:
             stuck = each.stuck(now, each.worker.patience)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
+import structlog
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -16,6 +17,8 @@ from streams.batches.batch import Batch, BatchSchema, Work
 from streams.batches.lag import Delivered, Lag
 from streams.batches.raw import read_raw
 from streams.watchdog import INTERVAL_SECONDS, StuckError, Watchdog
+
+_log = structlog.get_logger(__name__)
 
 #: Idle partitions hold up busy ones for as long as a fetch waits; Faust has 1,500 ms fixed.
 FETCH_WAIT_MS = 50
@@ -63,7 +66,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         for tp in consumer.assignment() & dropped.keys():
             place = consumer._subscription.subscription.assignment.state_value(tp)  # noqa: SLF001
             if place.has_valid_position and place.position > dropped[tp]:
-                self.log.info("%r: going back from %r to %r", tp, place.position, dropped[tp])
+                _log.info(
+                    "a partition is fetched again",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    offset=dropped[tp],
+                )
                 consumer.seek(tp, dropped[tp])
 
     async def still_polling(self) -> None:

@@ -9,15 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import faust
+import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from schemas.envelope import Headers
+from schemas.errors import named
 from streams.batches.lag import servers_of
 from streams.batches.producer import BatchProducer
 from streams.fence import ChangelogReader, FencedError, Gap, overwritten
 from streams.records import Out
 from streams.shelves import Shelves
 from streams.stores import VERSION_BYTES, version_in
+
+_log = structlog.get_logger(__name__)
 
 #: How often a table asks where its changelog ends, to find what others wrote.
 FENCE_SECONDS = 2.0
@@ -77,7 +81,7 @@ class Guard(faust.Service):
         except ConsumerStoppedError:
             return  # the worker stops
         except KafkaError as error:
-            self.log.warning("cannot look for writes of others now: %s", type(error).__name__)
+            _log.warning("writes of others cannot be looked for now", **named(error))
         except FencedError as error:
             await self._changelog.app.crash(error)
 
@@ -93,7 +97,12 @@ class Guard(faust.Service):
             )
         if not lower:
             return
-        self.log.warning("writing %s states over older ones of another worker", len(lower))
+        _log.warning(
+            "older states of another worker are written over",
+            topic=self._changelog.topic,
+            partition=partition,
+            count=len(lower),
+        )
         now = {key: shelves.get(partition, key) for key in lower}
         out = [
             Out(key, value[VERSION_BYTES:], self._headers_of(key, value[VERSION_BYTES:]))

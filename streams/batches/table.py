@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import faust
+import structlog
 from faust.types import TP
 
 from schemas.envelope import Headers
@@ -19,6 +20,8 @@ from streams.fence import version_of
 from streams.records import Out
 from streams.shelves import Shelves
 from streams.stores import VERSION_BYTES, MemoryStores, Stores, packed
+
+_log = structlog.get_logger(__name__)
 
 
 class WrongPartitionError(WorkerError):
@@ -86,12 +89,14 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
         found = await self.changelog.reader.first({n: mark.offset for n, mark in marks.items()})
         for number, mark in marks.items():
             if not mark.followed_by(found.get(number)):
-                self.log.warning("%s/%s is read from the beginning", self.name, number)
+                _log.warning(
+                    "a table is read from the beginning", table=self.name, partition=number
+                )
                 self.shelves.empty(number)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         read = self.shelves.recovered()
-        self.log.info("%s owns %s partitions; %s records read", self.name, len(active_tps), read)
+        _log.info("a table is recovered", table=self.name, partitions=len(active_tps), count=read)
 
     async def on_start(self) -> None:
         await super().on_start()

@@ -7,15 +7,16 @@ it takes at most a quarter of the worker's time.
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence, Set as AbstractSet
 from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from schemas.errors import named
 from streams import metrics
 from streams.past.indexes import Indexes
 from streams.past.reads import Partition, RecordReader
@@ -28,7 +29,7 @@ _GATHER_SECONDS: Final = 0.05
 _AFTER_ERROR_SECONDS: Final = 1.0
 _FORGET_SECONDS: Final = 60.0
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Follower:
@@ -68,10 +69,10 @@ class Follower:
             try:
                 await consumer.start()
                 await self._follow(consumer)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it goes on whatever it is
                 known = isinstance(error, (KafkaError, OSError, sqlite3.Error))
-                logger.warning(
-                    "cannot index past moments now: %s", type(error).__name__, exc_info=not known
+                _log.warning(
+                    "past moments cannot be indexed now", exc_info=not known, **named(error)
                 )
                 self._indexes.close()
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)

@@ -1,11 +1,12 @@
 """The indexes of the partitions that a worker holds, and how far each one is."""
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 from schemas.settings import KafkaSettings
 from schemas.times import canonical, to_microseconds
@@ -16,7 +17,7 @@ from streams.records import Record, header
 #: The numbers of the topics in an index are their places here.
 TOPICS: Final = ("cases", "case-changes")
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Indexes:
             place: positions.get(n, 0) for n, place in enumerate(self.layout.places(partition))
         }
         if any(position > ends[place] for place, position in found.items()):
-            logger.warning("the index of partition %s is of other topics; made anew", partition)
+            _log.warning("an index is of other topics and made anew", partition=partition)
             self._close(partition)
             discard(self.layout.file(partition))
             await self._open_one(partition, ends)

@@ -91,7 +91,7 @@ def test_a_target_that_is_down_is_told_with_class_and_code(cause: str, safe: boo
     class RefusalError(Exception):
         sqlstate = "42501"
 
-    error = TargetError(f"permission denied: {WORDS}")
+    error = TargetError("it refuses to work", target_error=WORDS)
     error.__cause__ = RefusalError()
     report = of_target("warehouse", cause, error, safe=safe, raised_at=AT)  # type: ignore[arg-type]
     text = message([opened(report)], 15).body

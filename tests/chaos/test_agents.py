@@ -147,7 +147,7 @@ async def test_a_worker_that_cannot_stop_ends_all_the_same(system: System) -> No
     hung.terminate()
     with anyio.fail_after(20):
         assert await anyio.to_thread.run_sync(hung.wait) == 1
-    assert "casewire: it was asked to stop" in system.log("streams").read_text()
+    assert "it could not stop in order, and ends by force" in system.log("streams").read_text()
 
 
 def test_an_agent_that_would_survive_its_failure_is_not_started(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def test_an_unexpected_error_is_503_and_its_text_is_not_logged() -> None:
     assert status == 503
     assert b"secret" not in text
     assert [log["error"] for log in logs] == ["RuntimeError"]
-    assert uuid.UUID(logs[0]["id"]).version == 7
+    assert uuid.UUID(logs[0]["event_id"]).version == 7
     assert "secret" not in str(logs)
 
 

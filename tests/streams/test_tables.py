@@ -1,7 +1,6 @@
 """Tables of workers on a real broker: on disk, with standbys, and after what happens to topics."""
 
-import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import anyio
 import faust
 import pytest
 from aiokafka import AIOKafkaProducer
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from casewire.topics import admin
 from schemas.settings import KafkaSettings
@@ -89,37 +90,47 @@ def held(app: faust.App, name: str = "case-state") -> dict[bytes, bytes]:
     return {key: stored[8:] for key, stored in pairs}
 
 
-def records_read(log: pytest.LogCaptureFixture) -> int:
+@pytest.fixture
+def log() -> Iterator[list[EventDict]]:
+    with capture_logs() as lines:
+        yield lines
+
+
+def records_read(log: list[EventDict]) -> int:
     """Return how many records of the case states the last recovery has read."""
-    found = re.findall(r"case-state owns 2 partitions; (\d+) records read", log.text)
+    found = [
+        line["count"]
+        for line in log
+        if line["event"] == "a table is recovered"
+        and (line["table"], line["partitions"]) == ("case-state", 2)
+    ]
     log.clear()
     return int(found[-1])
 
 
 async def test_a_worker_with_tables_on_disk_goes_on_from_what_is_there(
-    settings: KafkaSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    settings: KafkaSettings, tmp_path: Path, log: list[EventDict]
 ) -> None:
     """Also when another worker went on meanwhile; a changelog that was made anew is read anew."""
-    caplog.set_level("INFO")
     await send_cases(settings, 1.0)
     async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")):
         first = await published(settings, 1.0)
 
-    caplog.clear()
+    log.clear()
     async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")) as app:
         await eventually(partial(has_recovered, app))
         assert held(app) == first
-    assert records_read(caplog) <= 2
+    assert records_read(log) <= 2
 
     await send_cases(settings, 60.0, 3)
     async with running(create_streams_app(settings, ON_DISK, tmp_path / "b")):
         second = await published(settings, 60.0, 3)
-    assert records_read(caplog) == CASES
+    assert records_read(log) == CASES
 
     async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")) as app:
         await eventually(partial(has_recovered, app))
         assert held(app) == second
-    assert records_read(caplog) <= 3 + 2
+    assert records_read(log) <= 3 + 2
 
     async with admin(settings) as client:
         await client.delete_topics([settings.topic("case-state")])
@@ -132,7 +143,8 @@ async def test_a_worker_with_tables_on_disk_goes_on_from_what_is_there(
     async with running(create_streams_app(settings, ON_DISK, tmp_path / "a")) as app:
         await eventually(partial(has_recovered, app))
         assert set(held(app)) == {b"demo/n%d" % number for number in range(CASES * 2)}
-    assert caplog.text.count("is read from the beginning") == 2
+    anew = [line["table"] for line in log if line["event"] == "a table is read from the beginning"]
+    assert anew == 2 * ["case-state"]
 
 
 def followed(app: faust.App) -> int:
@@ -143,9 +155,8 @@ def followed(app: faust.App) -> int:
 
 
 async def test_a_standby_takes_over_without_reading_the_changelog_again(
-    settings: KafkaSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    settings: KafkaSettings, tmp_path: Path, log: list[EventDict]
 ) -> None:
-    caplog.set_level("INFO")
     owner = System(
         tmp_path / "owner", settings, {}, env={"CASEWIRE_STREAMS__STANDBY_REPLICAS": "1"}
     )
@@ -168,7 +179,7 @@ async def test_a_standby_takes_over_without_reading_the_changelog_again(
             states = await published(settings, 60.0)
             await eventually(partial(follows, 2 * CASES))
             assert len(held(app)) < CASES
-            caplog.clear()
+            log.clear()
             owner.kill("streams")
 
             async def owns_all() -> bool:
@@ -176,7 +187,7 @@ async def test_a_standby_takes_over_without_reading_the_changelog_again(
 
             await eventually(owns_all)
             assert held(app) == states
-            assert records_read(caplog) == 0
+            assert records_read(log) == 0
             await send_cases(settings, 120.0)
             await published(settings, 120.0)
     finally:
