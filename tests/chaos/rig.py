@@ -87,14 +87,6 @@ class Rig:
         self.system.kill("sink files")
         self.system.start("sink files")
 
-    async def supervise(self) -> None:
-        """Start anew what has ended by itself, as `casewire up` does."""
-        while True:
-            for role, process in list(self.system.processes.items()):
-                if process.poll() is not None:
-                    self.system.start(role)
-            await asyncio.sleep(0.5)
-
 
 Fault: TypeAlias = Callable[[Rig], Awaitable[None]]
 
@@ -127,7 +119,7 @@ async def running_rig(
     async with running_system(System(folder, settings, sinks, env=env)) as system:
         system.start("streams#2")
         rig = Rig(system, brokers)
-        supervisor = asyncio.ensure_future(rig.supervise())
+        supervisor = asyncio.ensure_future(system.supervise())
         try:
             yield rig
         finally:

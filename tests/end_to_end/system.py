@@ -1,6 +1,7 @@
 """Casewire's roles as processes of their own, as a user runs them, on the tests' servers."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 import aiohttp
 import anyio
 
+from casewire.config import load_config
 from casewire.health import running
 from casewire.progress import await_caught_up
 from casewire.reading import read_topic
+from casewire.sink_config import sources
 from casewire.sums import Sums, count_sums
 from schemas.settings import KafkaSettings
-from sinks.sql_settings import SqlSettings
+from schemas.values import Json
 from streams.records import Record
 from tests.servers import free_port
 
@@ -34,7 +37,7 @@ class System:
 
     folder: Path
     kafka: KafkaSettings
-    sinks: Mapping[str, Mapping[str, str]]
+    sinks: Mapping[str, Mapping[str, Json]]
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -44,7 +47,11 @@ class System:
 
     @property
     def roles(self) -> Sequence[str]:
-        return ("ingress", "streams", *(f"sink {name}" for name in self.sinks))
+        return ("ingress", "streams", *self.sink_roles)
+
+    @property
+    def sink_roles(self) -> Sequence[str]:
+        return [f"sink {name}" for name in self.sinks]
 
     @property
     def config_file(self) -> Path:
@@ -67,7 +74,7 @@ class System:
         ]
         for name, keys in self.sinks.items():
             lines.append(f"[sinks.{name}]")
-            lines.extend(f'{key} = "{value}"' for key, value in keys.items())
+            lines.extend(f"{key} = {_toml(value)}" for key, value in keys.items())
         self.config_file.write_text("\n".join(lines))
 
     def command(self, *arguments: str, program: Sequence[str] = ("-m", "casewire")) -> list[str]:
@@ -89,6 +96,14 @@ class System:
         process = self.processes.pop(role)
         process.kill()
         process.wait()
+
+    async def supervise(self) -> None:
+        """Start anew what has ended by itself, as `casewire up` does."""
+        while True:
+            for role, process in list(self.processes.items()):
+                if process.poll() is not None:
+                    self.start(role)
+            await anyio.sleep(0.5)
 
     async def ready(self, roles: Iterable[str], *, supervised: bool = False) -> None:
         """Return when each of the roles says that it is ready.
@@ -120,7 +135,7 @@ class System:
     @property
     def sources(self) -> Mapping[str, Sequence[str]]:
         """The topics (short names) that each sink reads."""
-        return dict.fromkeys(self.sinks, SqlSettings().sources)
+        return sources(load_config(self.config_file, {}).sinks)
 
     async def caught_up(self) -> None:
         """Return when all that was captured has gone through streams and into every sink."""
@@ -148,6 +163,12 @@ class System:
                 process.kill()
                 process.wait()
                 raise
+
+
+def _toml(value: Json) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)
 
 
 async def create(system: System) -> None:
