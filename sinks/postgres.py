@@ -26,7 +26,7 @@ from sinks.base import Message, Outcome
 from sinks.catalog import Catalog
 from sinks.guard import OnDelete, parts
 from sinks.layout import FAMILIES, State
-from sinks.postgres_tables import Connection, applied, grown, held_versions
+from sinks.postgres_tables import Connection, applied, at_once, grown, held_versions
 from sinks.rows import Row, looks_bad, prepared
 
 Fault: TypeAlias = Literal["transient", "target", "row"]
@@ -148,7 +148,7 @@ class PostgresSink:
         domain = rows[0].domain
         with _translated_errors(rows_to_blame=True):
             connection = await self._connected()
-            async with connection.transaction(force_rollback=not commit):
+            async with at_once(connection, commit=commit):
                 decision, catalog = await applied(
                     connection, rows, self._catalogs.get(domain), self._on_delete
                 )

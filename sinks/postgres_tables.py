@@ -11,11 +11,13 @@ Rows travel as one JSON array a column: level with COPY at 2,000 rows a table, f
 keys came with each row: twice the work for us, and some more for PostgreSQL.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 import orjson
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.pq import TransactionStatus
 
 from schemas.errors import TransientError
 from sinks.catalog import (
@@ -48,6 +50,7 @@ _TYPES: Final[Mapping[Kind, str]] = {
 }
 
 _LOCK_TIMEOUT: Final = "10s"
+_UNFINISHED: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 #: JSON a statement, in characters. PostgreSQL takes a gigabyte, in several copies.
 _STATEMENT_BYTES: Final = 16 * 1024 * 1024
@@ -187,16 +190,34 @@ def _first_parts(number: int) -> str:
     return f"array_to_string((string_to_array(cw_path, '/'))[1:{number}], '/')"
 
 
+@asynccontextmanager
+async def at_once(connection: Connection, *, commit: bool) -> AsyncIterator[None]:
+    """Have a transaction whose statements do not wait for the answers of those before.
+
+    Whoever needs an answer waits for it; at the end there is one wait for all others and for the
+    commit. Raises what the first statement that failed raises, with nothing written.
+    """
+    try:
+        async with connection.pipeline():
+            await connection.execute(b"BEGIN ISOLATION LEVEL READ COMMITTED")
+            yield
+            await connection.execute(b"COMMIT" if commit else b"ROLLBACK")
+    except Exception:
+        if connection.info.transaction_status in _UNFINISHED:
+            await connection.execute(b"ROLLBACK")
+        raise
+
+
 async def applied(
     connection: Connection, rows: Sequence[Row], catalog: Catalog | None, on_delete: OnDelete
 ) -> tuple[Decision, Catalog]:
     """Write a domain's cases or its forms, sorted by id, within the caller's transaction."""
     domain, family = rows[0].domain, rows[0].family
     await _begin(connection, domain, "pg_advisory_xact_lock_shared")
+    # Only under the lock: nobody adds columns from now on.
+    names = await _run(connection, f"SELECT count(*) FROM {_table(domain, NAMES_TABLE)}")  # noqa: S608
     held = await _locked(connection, rows)
-    # Only under the locks: what another worker wrote to these rows, we have its columns.
-    found = await _run(connection, f"SELECT count(*) FROM {_table(domain, NAMES_TABLE)}")  # noqa: S608
-    if catalog is None or await found.fetchone() != (len(catalog.names),):
+    if catalog is None or await names.fetchone() != (len(catalog.names),):
         catalog = Catalog.of(await _names(connection, domain))
         if any(map(catalog.lacks, rows)):
             raise TransientError("the tables have changed meanwhile: what is missing will be added")
@@ -204,11 +225,10 @@ async def applied(
     changed = {each: guard for each, guard in decision.guards.items() if each in held}
     await _write_guards(connection, domain, family, changed)
     tables = catalog.written(decision)
-    if tables:
-        # In the order in which another worker may be adding columns to them.
-        names = sorted(each.name for table in tables.values() for each in table.all())
-        listed = ", ".join(_table(domain, name) for name in names)
-        await _run(connection, f"LOCK TABLE {listed} IN ROW EXCLUSIVE MODE")
+    if tables and (
+        decision.removed or decision.marked or any(each.repeats for each in tables.values())
+    ):
+        await _lock_tables(connection, domain, tables.values())
     left: dict[str, Mapping[str, Cell]] = {}
     for group, table in tables.items():
         removed, replaced = decision.removed.get(group, ()), decision.replaced.get(group, ())
@@ -220,6 +240,13 @@ async def applied(
             for group_of_lines in by_kept(lines).values():
                 await _upsert(connection, domain, table.at(path) or table, group_of_lines)
     return decision, catalog
+
+
+async def _lock_tables(connection: Connection, domain: str, tables: Iterable[Table]) -> None:
+    """Lock tables that are gone through more than once, in the order that others alter them in."""
+    names = sorted(each.name for table in tables for each in table.all())
+    listed = ", ".join(_table(domain, name) for name in names)
+    await _run(connection, f"LOCK TABLE {listed} IN ROW EXCLUSIVE MODE")
 
 
 async def _locked(connection: Connection, rows: Sequence[Row]) -> Mapping[str, Held]:
@@ -237,10 +264,10 @@ async def _locked(connection: Connection, rows: Sequence[Row]) -> Mapping[str, H
     new = {each for (each,) in await made.fetchall()}
     found = await _run(
         connection,
-        f"SELECT held.{family.id}, {family.group}, version, deleted "  # noqa: S608
-        "FROM json_array_elements_text($2::json) AS known "
-        f"JOIN {_table(domain, family.guard)} AS held ON held.domain = $1 "
-        f"AND held.{family.id} = known ORDER BY held.{family.id} FOR UPDATE OF held",
+        "SELECT held.* FROM json_array_elements_text($2::json) AS known, LATERAL "  # noqa: S608
+        f"(SELECT {family.id}, {family.group}, version, deleted FROM "
+        f"{_table(domain, family.guard)} WHERE domain = $1 AND {family.id} = known "
+        "FOR UPDATE) AS held",
         domain,
         _text([each for each in guards if each not in new]),
     )
@@ -252,16 +279,15 @@ async def _write_guards(
 ) -> None:
     if not guards:
         return
-    kinds, arrays = family.guard_layout.own, _arrays(_guard_cells(domain, family, guards))
+    layout, arrays = family.guard_layout, _arrays(_guard_cells(domain, family, guards))
     changes = ", ".join(
-        f"{column} = {_typed(column, kinds[column])}"
-        for column in (family.group, "version", "deleted")
+        f"{column} = excluded.{column}" for column in layout.own if column not in layout.key
     )
     await _run(
         connection,
-        f"UPDATE {_table(domain, family.guard)} AS held SET {changes} "  # noqa: S608
-        f"FROM {_source(arrays)} "
-        f"WHERE held.domain = new.domain AND held.{family.id} = new.{family.id}",
+        f"INSERT INTO {_table(domain, family.guard)} ({', '.join(layout.own)}) "  # noqa: S608
+        f"SELECT {_given(layout.own, arrays)} FROM {_source(arrays)} "
+        f"ON CONFLICT ({', '.join(layout.key)}) DO UPDATE SET {changes}",
         *arrays.values(),
     )
 
