@@ -13,6 +13,7 @@ import msgspec
 from casewire.addresses import Address
 from casewire.alerts.settings import AlertSettings, with_secrets
 from casewire.environment import read_environment, variable
+from casewire.kafka_login import with_login
 from casewire.sink_config import read_sinks, sink_problems
 from casewire.tables import (
     NAME_PATTERN,
@@ -62,7 +63,7 @@ class Config(Table, frozen=True, kw_only=True):
     """The whole configuration. `file` is None if there is none.
 
     Secrets have been read: those of `credentials`, the URLs of sinks with a `url_file`,
-    and those of `alerts`.
+    and those of `kafka` and `alerts`.
     `access_files` are all files that say who may forward; `state_token_file` has the token of the
     state API.
     """
@@ -212,7 +213,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         file=path,
         data_dir=data_dir,
         machine=machine,
-        kafka=kafka,
+        kafka=with_login(kafka, folder, errors),
         ingress=_with_tls_paths(ingress, folder),
         streams=streams,
         domains=domains,

@@ -27,6 +27,12 @@ _TEMPLATE: Final = """\
 # topic_prefix = "casewire."
 # partitions = 8
 # replication = 1
+# How to log in there, and more: docs/kafka.md.
+# security_protocol = "SASL_SSL"
+# sasl_mechanism = "SCRAM-SHA-512"
+# sasl_username = "casewire"
+# sasl_password_file = "secrets/kafka-password"
+# ca_file = "secrets/kafka-ca.pem"
 
 [ingress]
 # CommCare HQ reaches only a public https address: put a reverse proxy in front of this one.

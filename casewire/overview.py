@@ -155,7 +155,7 @@ class Watch:
             await self._read_on(counted)
             await self._read_oldest(counted)
         except (KafkaError, OSError, TimeoutError) as error:
-            raise unanswered(self._kafka, error) from error
+            raise await unanswered(self._kafka, error) from error
         before, self._before = self._before, counted
         at = now()
         return Overview(

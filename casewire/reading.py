@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from casewire.topics import partition_numbers
+from kafka_clients.login import client_options
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
 from streams.delivery import SinkRecord
@@ -82,7 +83,7 @@ async def consuming(
     a partition is fetched at a time.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
+        **client_options(kafka),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=fetch_bytes,

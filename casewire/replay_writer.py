@@ -11,6 +11,7 @@ import click
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from kafka_clients.login import client_options
 from schemas.envelope import Headers
 from schemas.errors import ConfigError, UnavailableError
 from schemas.settings import KafkaSettings
@@ -51,7 +52,7 @@ class ReplayWriter:
 async def replay_writer(kafka: KafkaSettings) -> AsyncIterator[ReplayWriter]:
     """Give a writer; what it has sent is confirmed in the end. Raises UnavailableError."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap_servers,
+        **client_options(kafka),
         acks="all",
         enable_idempotence=True,
         compression_type="zstd",

@@ -8,6 +8,7 @@ from casewire.addresses import Address
 from casewire.config import Config
 from casewire.health import serving
 from ingress.tokens import make_key_file
+from kafka_clients.login import client_options
 from schemas.errors import ConfigError
 from streams.api import Place, StateApi, state_app
 from streams.app import App
@@ -65,10 +66,10 @@ async def serving_states(
     token = make_token(config)
     kafka = config.cluster
     holdings = WorkerHoldings(app, kafka)
-    reader = RecordReader(kafka.bootstrap_servers)
+    reader = RecordReader(client_options(kafka))
     folder = config.data_dir / "tables" / kafka.group("streams") / "past"
     indexes = Indexes(Layout(kafka, folder))
-    follower = Follower(kafka.bootstrap_servers, indexes, reader, holdings.partitions)
+    follower = Follower(kafka, indexes, reader, holdings.partitions)
     past = Past(
         kafka.partitions,
         Judges.of(config.streams),

@@ -148,7 +148,7 @@ async def events(
             async for record in consumer:
                 yield Event.of(record)
     except KafkaError as error:
-        raise unanswered(kafka, error) from error
+        raise await unanswered(kafka, error) from error
 
 
 @click.command(epilog="Example: casewire tail case-state --domain demo --since-beginning -n 5")

@@ -10,6 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from kafka_clients.login import client_options
+from kafka_clients.refusals import NOT_ALLOWED, not_allowed, why_not
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS, topic_config
@@ -162,10 +164,13 @@ def wanted_config(kafka: KafkaSettings, name: str) -> dict[str, str]:
     )
 
 
-def unanswered(kafka: KafkaSettings, error: Exception) -> UnavailableError:
-    """Return what to say when the broker does not answer."""
+async def unanswered(kafka: KafkaSettings, error: Exception) -> UnavailableError:
+    """Return what to say when the broker does not answer, or does not let us in."""
+    if isinstance(error, NOT_ALLOWED):
+        return UnavailableError(not_allowed(error, kafka))
     return UnavailableError(
-        f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
+        await why_not(kafka)
+        or f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
         "start one with casewire up, or set KAFKA_BOOTSTRAP_SERVERS to the address of yours"
     )
 
@@ -173,14 +178,12 @@ def unanswered(kafka: KafkaSettings, error: Exception) -> UnavailableError:
 @contextlib.asynccontextmanager
 async def admin(kafka: KafkaSettings) -> AsyncIterator[AdminClient]:
     """Give a connected admin client; any error of Kafka's becomes an UnavailableError."""
-    client = AIOKafkaAdminClient(
-        bootstrap_servers=kafka.bootstrap_servers, request_timeout_ms=_REQUEST_MS
-    )
+    client = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=_REQUEST_MS)
     try:
         await client.start()
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
-        raise unanswered(kafka, error) from error
+        raise await unanswered(kafka, error) from error
     finally:
         await client.close()
 

@@ -10,6 +10,8 @@ from aiokafka import AIOKafkaProducer
 
 from ingress.lanes import Producer
 from ingress.records import TOPIC_NAMES
+from kafka_clients.login import client_options
+from kafka_clients.refusals import why_not
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
@@ -34,7 +36,7 @@ class Connection:
 async def connect(kafka: KafkaSettings) -> Connection:
     """Try once. Raises UnavailableError if the broker or a topic is not there."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap_servers,
+        **client_options(kafka),
         client_id="casewire-ingress",
         acks="all",
         enable_idempotence=True,
@@ -53,7 +55,8 @@ async def connect(kafka: KafkaSettings) -> Connection:
     except Exception as error:
         await abandon(producer)
         raise UnavailableError(
-            f"Kafka cannot be reached at {kafka.bootstrap_servers} ({type(error).__name__})"
+            await why_not(kafka)
+            or f"Kafka cannot be reached at {kafka.bootstrap_servers} ({type(error).__name__})"
         ) from error
     return Connection(producer, partitions)
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     KafkaError,
@@ -20,6 +19,8 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from kafka_clients.login import Login, login_options
+from kafka_clients.refusals import let_in
 from schemas.errors import ConfigError, DeliveryError, Rejection, TargetError, TransientError
 from schemas.topics import DEFAULT_RECORD
 from sinks.base import Message, Result, Sink
@@ -59,7 +60,11 @@ class KafkaSink:
         self._settings = settings
         self._write_seconds = write_seconds
         self._redaction = Redaction.of(settings.drop, settings.hash, settings.hash_key)
-        self._connection = {"request_timeout_ms": _REQUEST_MS, **_security(settings)}
+        self._connection = {
+            "bootstrap_servers": settings.bootstrap_servers,
+            "request_timeout_ms": _REQUEST_MS,
+            **_login(settings),
+        }
         self._producer: Any = None
         self._largest = 0
 
@@ -69,7 +74,7 @@ class KafkaSink:
             return
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                await _let_in(self._settings.bootstrap_servers, self._connection)
+                await let_in(self._connection)
                 self._largest = await self._limit()
                 self._producer = await self._started()
         except (KafkaError, OSError, TimeoutError) as error:
@@ -121,9 +126,7 @@ class KafkaSink:
     async def _limit(self) -> int:
         """Return how large a record the topic takes, in bytes. Raises TargetError without it."""
         topic = self._settings.topic
-        admin = AIOKafkaAdminClient(
-            bootstrap_servers=self._settings.bootstrap_servers, **self._connection
-        )
+        admin = AIOKafkaAdminClient(**self._connection)
         try:
             await admin.start()
             if topic not in await admin.list_topics():
@@ -138,7 +141,6 @@ class KafkaSink:
 
     async def _started(self) -> Any:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.bootstrap_servers,
             client_id="casewire-sink",
             acks="all",
             enable_idempotence=True,
@@ -166,40 +168,23 @@ class KafkaSink:
         return TransientError(f"Kafka at {place} does not take records ({type(error).__name__})")
 
 
-def _security(settings: KafkaSinkSettings) -> Mapping[str, Any]:
-    """Return how aiokafka's clients log in."""
-    security: dict[str, Any] = {"security_protocol": settings.security_protocol}
-    if settings.security_protocol.endswith("SSL"):
-        try:
-            context = ssl.create_default_context(cafile=settings.tls_authorities or None)
-            if settings.tls_certificate:
-                context.load_cert_chain(settings.tls_certificate)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                "tls_authorities or tls_certificate cannot be read as PEM; correct the file"
-            ) from error
-        security["ssl_context"] = context
-    if settings.security_protocol.startswith("SASL"):
-        security |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.user,
-            "sasl_plain_password": settings.password,
-        }
-    return security
-
-
-async def _let_in(servers: str, connection: Mapping[str, Any]) -> None:
-    """Connect to one of the brokers, and leave; raise why not, which the clients would not say."""
-    failure: Exception | None = None
-    for host, port, _ in collect_hosts(servers):
-        try:
-            (await create_conn(host, port, **connection)).close()
-        except (KafkaError, OSError, TimeoutError) as error:
-            failure = error
-        else:
-            return
-    if failure is not None:
-        raise failure
+def _login(settings: KafkaSinkSettings) -> Mapping[str, Any]:
+    """Return how aiokafka's clients log in. Raises ConfigError if a certificate cannot be read."""
+    sasl = settings.security_protocol.startswith("SASL")
+    login = Login(
+        protocol=settings.security_protocol,
+        mechanism=settings.sasl_mechanism if sasl else "",
+        username=settings.user,
+        password=settings.password,
+        ca_file=settings.tls_authorities,
+        cert_file=settings.tls_certificate,
+    )
+    try:
+        return login_options(login)
+    except ConfigError as error:
+        raise ConfigError(
+            "tls_authorities or tls_certificate cannot be read as PEM; correct the file"
+        ) from error
 
 
 def _message_bytes(answers: Iterable[Any]) -> int:

@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 
 import faust
 import structlog
+from faust.auth import OAuthCredentials
 from mode import CrashingSupervisor
 
+from kafka_clients.login import client_options
 from schemas.errors import named
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
@@ -216,6 +218,7 @@ def base_app(
     return faust.App(
         group,
         broker=[f"kafka://{server}" for server in servers],
+        broker_credentials=credentials(kafka),
         datadir=tables,
         Table=BatchTable,
         PartitionAssignor=WholeAssignor,
@@ -236,6 +239,22 @@ def base_app(
         agent_supervisor=CrashingSupervisor,
         **{"table_standby_replicas": 0, "consumer_max_fetch_size": FETCH_BYTES, **more},
     )
+
+
+def credentials(kafka: KafkaSettings) -> Any:
+    """Return a login as Faust has it, which gives it to aiokafka in its turn."""
+    options = client_options(kafka)
+    context = options.get("ssl_context")
+    if "sasl_oauth_token_provider" in options:
+        return OAuthCredentials(oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context)
+    if "sasl_mechanism" in options:
+        return faust.SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            ssl_context=context,
+            mechanism=options["sasl_mechanism"],
+        )
+    return context
 
 
 def add_agent(app: faust.App, kafka: KafkaSettings, topics: Sequence[str], agent: Agent) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from kafka_clients.login import client_options
 from schemas.claim import PIECE, Claim
 from schemas.errors import InvalidEventError
 from schemas.partitioner import partition_of
@@ -30,7 +31,7 @@ class Bodies:
         """
         key = captured_id.encode()
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka.bootstrap_servers,
+            **client_options(self._kafka),
             enable_auto_commit=False,
             max_partition_fetch_bytes=FETCH_BYTES,
         )

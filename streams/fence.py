@@ -103,9 +103,10 @@ def overwritten(
 class ChangelogReader:
     """Reads parts of a changelog, beside the worker's own consumer and without a group."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, client: Mapping[str, Any], topic: str) -> None:
+        """`client` are the arguments that every client of aiokafka's needs."""
         self._topic = topic
-        self._bootstrap_servers = bootstrap_servers
+        self._client = client
         self._started: Any = None
         self._lock = asyncio.Lock()  # one client reads one thing at a time
 
@@ -158,7 +159,7 @@ class ChangelogReader:
     async def _consumer(self) -> Any:
         if self._started is None:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap_servers,
+                **self._client,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
             )

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -45,10 +45,14 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node(Broker):
-    """A broker with settings of its own, whose cluster's id may be shared with others."""
+    """A broker with settings of its own, whose cluster's id may be shared with others.
+
+    `scram` are passwords by user, for SCRAM-SHA-512.
+    """
 
     cluster: str
     more: Mapping[str, str]
+    scram: Mapping[str, str] = field(default_factory=dict)
 
     def _settings(self) -> str:
         more = "".join(f"{name}={value}\n" for name, value in self.more.items())
@@ -62,6 +66,8 @@ class Node(Broker):
             settings.write_text(self._settings(), encoding="utf-8")
             tool = [*self._java("java", 128), "kafka.tools.StorageTool", "format"]
             command = [*tool, "-t", self.cluster, "-c", str(settings)]
+            for user, password in self.scram.items():
+                command += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
             subprocess.run(command, check=True, capture_output=True)
         return Broker.prepare(self)
 

@@ -26,6 +26,7 @@ from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
 from casewire.reading import read_topic
 from casewire.topics import unanswered
+from kafka_clients.login import client_options
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.times import now
@@ -179,7 +180,7 @@ async def _commit(consumer: Any, found: Mapping[Any, Sequence[Any]]) -> None:
 @asynccontextmanager
 async def _consumer(kafka: KafkaSettings, turn: Turn) -> AsyncIterator[Any]:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
+        **client_options(kafka),
         group_id=kafka.group("alerts"),
         partition_assignment_strategy=(OneForAll,),
         enable_auto_commit=False,
@@ -197,13 +198,11 @@ async def _consumer(kafka: KafkaSettings, turn: Turn) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def producing(kafka: KafkaSettings) -> AsyncIterator[Any]:
     """Give a started AIOKafkaProducer. Raises UnavailableError if there is no broker."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap_servers, acks="all", enable_idempotence=True
-    )
+    producer = AIOKafkaProducer(**client_options(kafka), acks="all", enable_idempotence=True)
     try:
         await producer.start()
         yield producer
     except KafkaConnectionError as error:
-        raise unanswered(kafka, error) from error
+        raise await unanswered(kafka, error) from error
     finally:
         await producer.stop()

@@ -14,7 +14,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from schemas.envelope import Headers
 from schemas.errors import named
-from streams.batches.lag import servers_of
+from streams.batches.lag import client_of
 from streams.batches.producer import BatchProducer
 from streams.fence import ChangelogReader, FencedError, Gap, overwritten
 from streams.records import Out
@@ -39,7 +39,7 @@ class Changelog:
     def __init__(self, app: Any, topic: str) -> None:
         self.app = app
         self.topic = topic
-        self.reader = ChangelogReader(servers_of(app), topic)
+        self.reader = ChangelogReader(client_of(app), topic)
         self.sending: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def send(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.past.reads import Partition, RecordReader
@@ -52,9 +53,11 @@ def behind(end: int, committed: int, oldest: float | None, now: float) -> Behind
     return Behind(events, max(0.0, now - oldest))
 
 
-def servers_of(app: Any) -> str:
-    """Return the brokers of a Faust app as aiokafka wants them."""
-    return ",".join(f"{url.host}:{url.port}" for url in app.conf.broker_consumer)
+def client_of(app: Any) -> dict[str, Any]:
+    """Return the arguments that every client of aiokafka's needs, from a Faust app's settings."""
+    servers = ",".join(f"{url.host}:{url.port}" for url in app.conf.broker_consumer)
+    login = driver.credentials_to_aiokafka_auth(app.conf.broker_credentials)
+    return {"bootstrap_servers": servers, **login}
 
 
 class Lag(faust.Service):
@@ -63,7 +66,7 @@ class Lag(faust.Service):
     def __init__(self, consumer: Any) -> None:
         super().__init__()
         self._consumer = consumer
-        self._reader = RecordReader(servers_of(consumer.app))
+        self._reader = RecordReader(client_of(consumer.app))
         self._starts: dict[TP, int] = {}
         self._ends: dict[TP, int] = {}
         self._oldest: dict[TP, tuple[int, float]] = {}  # place and time of a record that was read

@@ -16,7 +16,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from kafka_clients.login import client_options
 from schemas.errors import named
+from schemas.settings import KafkaSettings
 from streams import metrics
 from streams.past.indexes import Indexes
 from streams.past.reads import Partition, RecordReader
@@ -37,12 +39,12 @@ class Follower:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaSettings,
         indexes: Indexes,
         reader: RecordReader,
         held: Callable[[], AbstractSet[int]],
     ) -> None:
-        self._bootstrap_servers = bootstrap_servers
+        self._kafka = kafka
         self._indexes = indexes
         self._reader = reader
         self._held = held
@@ -62,7 +64,7 @@ class Follower:
     async def _run(self) -> None:
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap_servers,
+                **client_options(self._kafka),
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
             )

@@ -53,10 +53,13 @@ class Span:
 
 
 class RecordReader:
-    """Reads records of any partition. It connects when it is first asked."""
+    """Reads records of any partition. It connects when it is first asked.
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    `client` are the arguments that every client of aiokafka's needs.
+    """
+
+    def __init__(self, client: Mapping[str, Any]) -> None:
+        self._client = client
         self._started: Any = None
         self._starting = asyncio.Lock()
 
@@ -155,9 +158,7 @@ class RecordReader:
     async def _consumer(self) -> Any:
         async with self._starting:
             if self._started is None:
-                consumer = AIOKafkaConsumer(
-                    bootstrap_servers=self._bootstrap_servers, enable_auto_commit=False
-                )
+                consumer = AIOKafkaConsumer(**self._client, enable_auto_commit=False)
                 try:
                     await consumer.start()
                 except BaseException:  # also when nobody waits for it any more

@@ -175,7 +175,7 @@ async def create(system: System) -> None:
     """Write the configuration, and create the topics as an operator does."""
     system.folder.mkdir(parents=True, exist_ok=True)
     system.write_config()
-    await anyio.run_process(system.command("topics", "create"))
+    await anyio.run_process(system.command("topics", "create"), env={**os.environ, **system.env})
 
 
 @contextlib.asynccontextmanager

@@ -38,7 +38,9 @@ def test_the_gaps_are_what_others_wrote(
 
 @pytest.mark.anyio
 async def test_a_reader_that_found_no_broker_tries_again() -> None:
-    reader = ChangelogReader(f"127.0.0.1:{free_port()}", "casewire.case-state")
+    reader = ChangelogReader(
+        {"bootstrap_servers": f"127.0.0.1:{free_port()}"}, "casewire.case-state"
+    )
     for _ in range(2):
         with pytest.raises(KafkaConnectionError):
             await reader.ends([0])

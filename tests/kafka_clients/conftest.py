@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.secure_broker import SecureBroker, secure_broker
+
+
+@pytest.fixture(scope="package")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    """A broker that asks who comes."""
+    with secure_broker(tmp_path_factory.mktemp("secure"), users=()) as broker:
+        yield broker
