@@ -69,7 +69,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "routes": Entry("casewire.routes:routes", "Try which sinks an event would go to."),
     "sinks": Entry("casewire.sinks_command:sinks", "Say what each type of sinks can be told."),
     "top": Entry("casewire.top:top", "Watch rates, lag, dead letters and alerts."),
-    "doctor": Entry("casewire.doctor:doctor", "Say what is wrong and what to do."),
+    "doctor": Entry("casewire.doctor.command:doctor", "Say what is wrong and what to do."),
 }
 
 

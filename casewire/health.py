@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final, Self
 
@@ -41,7 +42,7 @@ class Running(msgspec.Struct, frozen=True):
     """A running process, as its file `run/<role>-<pid>.json` tells. `address` is host:port.
 
     `started` tells it from a later process of the same id: see `start_time`. `state_api` is where
-    a streams worker answers questions about states, host:port.
+    a streams worker answers questions about states, host:port. `version` is Casewire's.
     """
 
     role: str
@@ -49,10 +50,12 @@ class Running(msgspec.Struct, frozen=True):
     address: str
     started: str
     state_api: str = ""
+    version: str = ""
 
     @classmethod
     def of(cls, role: str, pid: int, address: Address, state_api: str = "") -> Self:
-        return cls(role, pid, str(address), start_time(pid) or "", state_api)
+        started = start_time(pid) or ""
+        return cls(role, pid, str(address), started, state_api, metadata.version("casewire"))
 
     @property
     def alive(self) -> bool:

@@ -51,10 +51,15 @@ def ingress(launch: Launch, workers: int) -> None:
     uvloop.run(_run(config, launch.config))
 
 
+def files_wanted(connections: int) -> int:
+    """Return how many files an ingress may have open with so many connections."""
+    return 2 * connections + _OTHER_FILES
+
+
 def _raise_file_limit(connections: int) -> None:
     """Allow as many open files as the connections need, as far as the system lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + _OTHER_FILES
+    wanted = files_wanted(connections)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -56,11 +56,11 @@ async def _await_group(
 
 async def committed_offsets(client: Any, group: str) -> Offsets:
     """Return a group's committed offset of each partition that it has committed one of."""
-    found = await _with_coordinator(lambda: client.list_consumer_group_offsets(group))
+    found = await with_coordinator(lambda: client.list_consumer_group_offsets(group))
     return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
 
 
-async def _with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
+async def with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
     """Ask again while a broker that is new to groups makes the topic that it keeps them on."""
     for _ in range(_MOST_TRIES):
         with contextlib.suppress(GroupCoordinatorNotAvailableError):

@@ -1,18 +1,50 @@
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
 
+from casewire.addresses import Address
 from casewire.cli import run
 from casewire.config import load_config
-from casewire.doctor import LEAST_FREE_BYTES, disk_problems, examine, ingress_problems
-from casewire.topics import create_topics
+from casewire.doctor.asking import ask
+from casewire.doctor.cluster import replica_problems
+from casewire.doctor.command import examine
+from casewire.doctor.machine import (
+    LEAST_FREE_BYTES,
+    Filling,
+    disk_problems,
+    file_system,
+    file_system_problems,
+    filling_problems,
+    open_files,
+    secrets,
+    unit_problems,
+)
+from casewire.doctor.permissions import allowed, denials, needs, permissions
+from casewire.doctor.roles import addresses, ingress_problems
+from casewire.doctor.versions import (
+    broker_problems,
+    lock_problems,
+    python_problems,
+    role_problems,
+)
+from casewire.health import Running
+from casewire.topics import admin, create_topics
+from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
-from tests.servers import KafkaServer, free_port
+from schemas.topics import TOPICS
+from tests.casewire.test_overview import commit
+from tests.servers import KafkaServer, free_port, running_kafka
 
 pytestmark = pytest.mark.anyio
+
+GIBIBYTE = 1024**3
+UNITS = Path(__file__).parents[2] / "docs" / "deploy"
 
 
 def environment(tmp_path: Path, servers: str, prefix: str = "casewire.") -> dict[str, str]:
@@ -51,13 +83,23 @@ def test_every_area_is_looked_at_even_if_one_before_is_broken(
     assert "data directory" not in by_area
 
 
+def test_a_wrong_configuration_is_a_line_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "casewire.toml"
+    file.write_text("[ingress]\nbnd = 'x'\n[kafka]\npartitions = 0\n")
+    assert run(["--config", str(file), "doctor", "--json"], {}) == 1
+    problems = orjson.loads(capsys.readouterr().out)
+    assert [each["area"] for each in problems] == ["configuration", "configuration"]
+
+
 async def test_topics_and_clock_are_judged_by_what_is_on_the_broker(
     kafka: KafkaServer, prefix: str, tmp_path: Path
 ) -> None:
     config = load_config(None, environment(tmp_path, kafka.bootstrap_servers, prefix))
     await create_topics(config.cluster)
     areas = {problem.area for problem in await examine(config)}
-    assert areas == {"roles", "ingress"}
+    assert areas - {"versions"} == {"roles", "ingress"}
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
     await producer.start()
     came = [("ce_time", from_microseconds(int((time.time() + 3600) * 1e6)).encode())]
@@ -65,6 +107,22 @@ async def test_topics_and_clock_are_judged_by_what_is_on_the_broker(
     await producer.stop()
     (problem,) = [each for each in await examine(config) if each.area == "clock"]
     assert "NTP" in str(problem)
+
+
+async def test_secrets_that_everybody_can_read_and_a_taken_address_are_problems(
+    tmp_path: Path,
+) -> None:
+    config = load_config(None, environment(tmp_path, "127.0.0.1:9"))
+    config.data_dir.mkdir()
+    config.token_key_file.write_text("x")
+    config.token_key_file.chmod(0o640)
+    assert await secrets(config) == []
+    config.token_key_file.chmod(0o644)
+    assert f"chmod o-rwx {config.token_key_file}" in (await secrets(config))[0]
+    assert await addresses(config) == []
+    with Address.parse(config.ingress.bind).listening():
+        (problem,) = await addresses(config)
+    assert "CASEWIRE_INGRESS_BIND" in problem
 
 
 def test_a_data_directory_of_another_format_is_told(
@@ -81,3 +139,183 @@ def test_little_space_and_a_stranger_at_the_address_are_problems() -> None:
     assert "only 5 MiB are free at /var" in disk_problems(Path("/var"), 5 * 1024**2)[0]
     assert ingress_problems("http://x", 401) == []
     assert "answers 404" in ingress_problems("http://x", 404)[0]
+
+
+def test_a_disk_is_judged_by_what_comes_and_what_retention_frees() -> None:
+    day = 86_400
+    # 10 GiB for a million events, and half of them came in the last day.
+    found = Filling(10 * GIBIBYTE, 1_000_000, 500_000, day)
+    assert found.bytes_a_day == 5 * GIBIBYTE
+    (problem,) = filling_problems(Path("/var"), 50 * GIBIBYTE, found)
+    assert "at the present rate of 5.0 GiB a day /var is full in 10 days" in problem
+    assert "150 GiB in all" in problem
+    assert not [*filling_problems(Path("/var"), 100 * GIBIBYTE, found)]
+    # What is kept already is nearly all that will be.
+    long_there = Filling(145 * GIBIBYTE, 14_500_000, 500_000, day)
+    assert not [*filling_problems(Path("/var"), 10 * GIBIBYTE, long_there)]
+    assert Filling(0, 0, 0, day).bytes_a_day == 0
+
+
+def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount() -> None:
+    mounts = (
+        "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
+        "30 22 0:25 / /var/my\\040data rw shared:9 - tmpfs tmpfs rw\n"
+        "31 22 0:26 / /srv rw - nfs4 server:/x rw\n"
+    )
+    assert file_system(Path("/var/lib"), mounts) == "ext4"
+    assert file_system(Path("/var/my data/kafka"), mounts) == "tmpfs"
+    assert file_system(Path("/x"), "") == ""
+    assert not [*file_system_problems(Path("/var"), "ext4")]
+    assert "all is lost" in "".join(file_system_problems(Path("/var"), "tmpfs"))
+    assert "network" in "".join(file_system_problems(Path("/var"), "nfs4"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "folder", "problem"),
+    [
+        ("ProtectHome=true", "/home/x/var", "ProtectHome= hides"),
+        ("PrivateTmp=yes", "/var/tmp/x", "PrivateTmp= hides"),  # noqa: S108
+        ("ProtectSystem=strict\nReadWritePaths=/srv", "/data", "add ReadWritePaths=/data"),
+        ("ProtectSystem=strict\nReadWritePaths=/srv -/data", "/data/casewire", ""),
+        ("ProtectSystem=strict\nStateDirectory=casewire", "/var/lib/casewire", ""),
+        ("ExecStart=/x/casewire up\nTimeoutStopSec=200", "/data", "KillMode=mixed"),
+        ("ExecStart=/x/casewire up\nKillMode=mixed", "/data", "TimeoutStopSec=150"),
+        ("ExecStart=/x/casewire streams\n", "/data", ""),
+    ],
+)
+def test_a_unit_is_judged_by_what_it_keeps_a_role_from(
+    unit: str, folder: str, problem: str
+) -> None:
+    found = [*unit_problems(unit, Path(folder))]
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
+
+
+def test_nothing_is_wrong_with_the_units_that_the_documentation_has() -> None:
+    for file in UNITS.glob("*.service"):
+        assert not [*unit_problems(file.read_text(), Path("/var/lib/casewire"))], file.name
+
+
+def test_how_many_files_a_process_may_open_is_read_from_its_limits() -> None:
+    limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files   1024  524288  files\n"
+    assert open_files(limits) == 1024
+    assert open_files(limits.replace("1024", "unlimited")) is None
+
+
+def test_versions_are_compared_with_what_is_wanted() -> None:
+    assert not [*python_problems(">=3.11,<3.14", (3, 13))]
+    assert "Python 3.14" in "".join(python_problems(">=3.11,<3.14", (3, 14)))
+    assert "Python 3.10" in "".join(python_problems(">=3.11,<3.14", (3, 10)))
+    lock = "aiohttp==3.14.5 \\\n    --hash=x\nLow_er==1 ; python_version < '3.12'\nlow-er==2\n"
+    assert not [*lock_problems(lock, {"aiohttp": "3.14.5", "low-er": "2", "other": "9"})]
+    (problem,) = lock_problems(lock, {"aiohttp": "3.15.0"})
+    assert "aiohttp is 3.15.0, and requirements.lock has 3.14.5" in problem
+    old = Running("streams", 7, "127.0.0.1:9400", "1", version="0.1.0")
+    assert not [*role_problems([old], "0.1.0")]
+    assert "streams (process 7) runs Casewire 0.1.0" in "".join(role_problems([old], "0.2.0"))
+    new = [(1, 4, 17), (3, 0, 13)]
+    assert not [*broker_problems({1: new, 2: [*reversed(new)]})]
+    assert "older than Kafka 2.3" in "".join(broker_problems({1: [(1, 0, 10)]}))
+    assert "1, 2 are of different versions" in "".join(broker_problems({1: new, 2: [(1, 4, 18)]}))
+
+
+def test_partitions_without_a_broker_or_with_too_few_are_told() -> None:
+    kafka = KafkaSettings(replication=2)
+
+    def topic(name: str, leader: int, isr: list[int]) -> dict[str, object]:
+        part = {"partition": 0, "leader": leader, "replicas": [1, 2], "isr": isr}
+        return {"topic": name, "partitions": [part]}
+
+    well = topic("casewire.captured", 1, [1, 2])
+    assert not [*replica_problems(kafka, 2, [well, topic("other", -1, [])])]
+    assert "replication is 2" in "".join(replica_problems(kafka, 1, [well]))
+    thin = topic("casewire.cases", 1, [1])
+    assert "1 partitions are on fewer" in "".join(replica_problems(kafka, 2, [well, thin]))
+    dead = topic("casewire.forms", -1, [])
+    assert "such as casewire.forms/0" in "".join(replica_problems(kafka, 2, [thin, dead]))
+
+
+async def test_what_a_user_may_not_do_is_told_with_who_needs_it_and_nothing_is_tried(
+    tmp_path: Path,
+) -> None:
+    more = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with running_kafka(tmp_path / "kafka", more) as server:
+        config = load_config(None, environment(tmp_path, server.bootstrap_servers))
+        await create_topics(config.cluster)
+        assert await permissions(config) == []
+        await commit(config.cluster, "alerts", {"alerts": 0}, partition=0)
+        await allow_reading_only(server.bootstrap_servers, "casewire.captured", group=False)
+        await allow_reading_only(server.bootstrap_servers, "casewire-alerts", group=True)
+        problems = await permissions(config)
+    assert [each.partition(";")[0] for each in problems] == [
+        "the user of [kafka] may not WRITE the topic casewire.captured, which ingress has to",
+        "the user of [kafka] may not READ the group casewire-alerts, which alerts has to",
+    ]
+
+
+def test_an_operation_that_several_roles_need_is_one_problem() -> None:
+    kafka = KafkaSettings()
+    everything = frozenset({"READ", "WRITE"})
+    may = {kafka.topic(name): everything for name in TOPICS} | {
+        kafka.topic("deliveries"): frozenset({"READ"})
+    }
+    groups = {kafka.group(role): everything for role in ("streams", "sink-db", "alerts")}
+    (denied,) = denials(kafka, needs({"db": ["case-state"]}), may, groups)
+    assert (denied.name, denied.operation, denied.role) == (
+        "casewire.deliveries",
+        "WRITE",
+        "streams",
+    )
+    assert allowed(0b1_0000_1000) == {"READ", "DESCRIBE"}
+
+
+class _CreateAclsResponse(Response):  # type: ignore[misc, no-any-unimported]
+    API_KEY = 30
+    API_VERSION = 1
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("results", Array(("error_code", Int16), ("error_message", String("utf-8")))),
+    )
+
+
+class _CreateAclsStruct(RequestStruct):  # type: ignore[misc, no-any-unimported]
+    API_KEY = 30
+    API_VERSION = 1
+    RESPONSE_TYPE = _CreateAclsResponse
+    SCHEMA = Schema(
+        (
+            "creations",
+            Array(
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+                ("pattern_type", Int8),
+                ("principal", String("utf-8")),
+                ("host", String("utf-8")),
+                ("operation", Int8),
+                ("permission", Int8),
+            ),
+        ),
+    )
+
+
+class _CreateAcls(Request[_CreateAclsStruct]):  # type: ignore[misc, no-any-unimported]
+    API_KEY = 30
+
+    def __init__(self, *acl: object) -> None:
+        self._acl = acl
+
+    def build(self, request_struct_class: Any) -> Any:
+        return request_struct_class([self._acl])
+
+
+async def allow_reading_only(servers: str, name: str, *, group: bool) -> None:
+    """Make the first ACL of a topic (READ), or of a group (DESCRIBE): all else is denied now."""
+    topic, consumer_group, literal, allow = 2, 3, 3, 3
+    kind, operation = (consumer_group, 8) if group else (topic, 3)
+    async with admin(KafkaSettings(bootstrap_servers=servers)) as client:
+        acl = _CreateAcls(kind, name, literal, "User:ANONYMOUS", "*", operation, allow)
+        answer = await ask(client, acl)
+        assert [code for code, _ in answer.results] == [0]

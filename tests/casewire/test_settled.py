@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from hypothesis import given, strategies as st
 from prometheus_client import REGISTRY
 
-from casewire.doctor import unsettled_problem
+from casewire.doctor.roles import unsettled_problem
 from casewire.ledger import Batch, Covered, Ends, Source, Told, read_ledger
 from casewire.progress import committed_offsets
 from casewire.settled import COMPACTED, FOR_OTHERS, WRITTEN, Settled, count_settled, settled
