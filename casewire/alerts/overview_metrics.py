@@ -4,17 +4,17 @@ A worker that is gone, or frozen, tells nobody how far it is behind.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, get_args
 
+import structlog
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from casewire.overview import Overview, Watch
-from schemas.errors import Cause, UnavailableError
+from schemas.errors import Cause, UnavailableError, named
 from schemas.settings import KafkaSettings
 
 #: Between two looks.
@@ -40,7 +40,7 @@ METRICS: Final[Mapping[Name, tuple[str, tuple[str, ...]]]] = {
     ),
 }
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class OverviewMetrics(Collector):
@@ -89,9 +89,11 @@ async def follow(
                 while True:
                     metrics.take(await watch.look())
                     await asyncio.sleep(EVERY_SECONDS)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, people must still be told
             known = isinstance(error, UnavailableError)
-            logger.warning(
-                "how far the roles are behind cannot be told now: %s", error, exc_info=not known
+            _log.warning(
+                "how far the roles are behind cannot be told now",
+                exc_info=not known,
+                **named(error),
             )
             await asyncio.sleep(EVERY_SECONDS)

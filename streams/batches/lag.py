@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import faust
+import structlog
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from schemas.errors import named
 from streams.past.reads import Partition, RecordReader
 
 #: How often to ask where the partitions end.
 LOOK_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 10.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Lag(faust.Service):
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._look()
             except (KafkaError, TimeoutError) as error:
-                self.log.info("cannot ask where partitions end: %s", type(error).__name__)
+                _log.info("where partitions end cannot be asked now", **named(error))
 
     async def on_stop(self) -> None:
         await self._reader.stop()
