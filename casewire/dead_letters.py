@@ -4,6 +4,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from casewire.choosing import ANY, Choice, Kind, Subject
@@ -131,16 +132,21 @@ async def find_letters(kafka: KafkaSettings, wanted: Wanted) -> Sequence[Letter]
         letter = letter_of(record, value)
         if wanted.takes(letter, original_of(value)):
             found[letter.id] = letter
+    letters = await with_states(kafka, found.values())
+    return sorted(letters, key=attrgetter("captured_id", "id"))
+
+
+async def with_states(kafka: KafkaSettings, letters: Iterable[Letter]) -> Sequence[Letter]:
+    """Return the letters with what was decided on each."""
     states = {record.key: record.value async for record in read_topic(kafka, STATES)}
-    return sorted(
-        (_with_state(letter, states.get(letter.id.encode())) for letter in found.values()),
-        key=attrgetter("captured_id", "id"),
-    )
+    return [_with_state(letter, states.get(letter.id.encode())) for letter in letters]
 
 
-async def read_letters(kafka: KafkaSettings) -> AsyncIterator[tuple[Record, DeadLetter]]:
-    """Yield each record on `casewire.dead-letters`, and what it says."""
-    async for record in read_topic(kafka, LETTERS):
+async def read_letters(
+    kafka: KafkaSettings, since: Mapping[int, int] = MappingProxyType({})
+) -> AsyncIterator[tuple[Record, DeadLetter]]:
+    """Yield each record on `casewire.dead-letters`, and what it says. `since`: see read_topic."""
+    async for record in read_topic(kafka, LETTERS, since=since):
         yield record, DeadLetter.from_json(record.value or b"")
 
 

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from casewire.alerts import metrics
 from casewire.alerts.channels import channels
+from casewire.alerts.decided import Decided
 from casewire.alerts.messages import Message
 from casewire.alerts.overview_metrics import OverviewMetrics, follow
 from casewire.alerts.reports import Target
@@ -206,6 +207,7 @@ def make_role(config: Config, pace: Pace | None = None) -> AlertsRole:
         rules=rules,
         outbox=Outbox(found, settings.interval_minutes),
         watch=Watch(config.cluster, watched),
+        decided=Decided(config.cluster),
     )
 
 

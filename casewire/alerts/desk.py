@@ -34,6 +34,12 @@ class Desk:
             if trouble.open and trouble.passed <= trouble.last and sign.answers(trouble):
                 self._put(troubles.passed(trouble, at))
 
+    def mended(self, group: str, at: str) -> None:
+        """Take the news that nothing of a trouble is left."""
+        trouble = self.troubles.get(group)
+        if trouble is not None and trouble.open and trouble.mended <= trouble.last:
+            self._put(troubles.mended(trouble, at))
+
     def mute(self, group: str, until: str) -> None:
         """Tell nobody of a trouble before a time; of one that is unknown nothing is known."""
         if group in self.troubles:

@@ -102,12 +102,16 @@ def told_text(trouble: Trouble) -> str:
 def _sentence(trouble: Trouble) -> str:
     if trouble.told != "recovered":
         return f"{trouble.text[:1].upper()}{trouble.text[1:]}."
+    if trouble.captured_ids and trouble.mended > trouble.last:
+        return "Nothing more has failed so, and all that had failed has been replayed or discarded."
     if trouble.captured_ids:
         return (
             "Nothing more has failed so, and events of the same kind have passed since. What had "
             "failed is still kept: casewire dead-letters list."
         )
-    return "It is over: events pass again."
+    if trouble.passed > trouble.last:
+        return "It is over: events pass again."
+    return "It is over: nothing waits any more."
 
 
 def _advice(trouble: Trouble) -> str:

@@ -21,6 +21,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectio
 
 from casewire.alerts import metrics
 from casewire.alerts.channels import Channel
+from casewire.alerts.decided import Decided
 from casewire.alerts.messages import message
 from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
@@ -34,7 +35,7 @@ from streams.alarms import as_record
 from streams.delivery import backoff
 from streams.records import Out
 
-READ: Final = ("dead-letters", "alerts", "deliveries")
+READ: Final = ("dead-letters", "dead-letter-state", "alerts", "deliveries")
 _POLL_MS: Final = 500
 #: How soon the one that waits hears that it is its turn.
 _HEARTBEAT_MS: Final = 1000
@@ -121,6 +122,7 @@ class AlertsRole:
     rules: Rules
     outbox: Outbox
     watch: Watch
+    decided: Decided
     turn: Turn = field(default_factory=Turn)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -139,6 +141,7 @@ class AlertsRole:
                     for record in records:
                         state.take(record, now())
                 behind = await self.watch.look(state.desk, now())
+                await self.decided.look(state, now())
                 state.look(now(), behind=behind)
                 await self._save(state, producer)
                 await _commit(consumer, found)
@@ -148,7 +151,9 @@ class AlertsRole:
     async def _taken_over(self) -> State:
         saved = [record async for record in read_topic(self.kafka, "alert-state")]
         _log.info("this process tells of alerts now")
-        return State(self.rules, saved)
+        state = State(self.rules, saved)
+        state.retire(now())
+        return state
 
     async def _save(self, state: State, producer: Any) -> None:
         news = state.desk.news()

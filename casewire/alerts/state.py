@@ -41,17 +41,27 @@ class Rules:
 
 
 class State:
-    """What is wrong and who usually sends what, as records of three topics say."""
+    """What is wrong and who usually sends what, as records of four topics say.
+
+    `decided`: people may have decided on dead letters since somebody looked.
+    """
 
     def __init__(self, rules: Rules, saved: Iterable[Record] = ()) -> None:
         """Begin with what another one has left on `casewire.alert-state`."""
         troubles, rhythms = saved_state(saved)
         self.desk = Desk(rules.pace, rules.channels, {each.group: each for each in troubles})
         self.rhythms = Rhythms(rules.silence_hours, {each.key: each for each in rhythms})
+        self.decided = True
         self._targets = rules.targets
 
+    def retire(self, now: str) -> None:
+        """Note that what concerns a sink which is not configured any more is over."""
+        for trouble in list(self.desk.troubles.values()):
+            if trouble.stage.startswith("sink:") and trouble.stage not in self._targets:
+                self.desk.mended(trouble.group, now)
+
     def take(self, record: TimedRecord, now: str) -> None:
-        """Take a record of the dead letters, alerts or deliveries."""
+        """Take a record of the dead letters, of decisions on them, of alerts or deliveries."""
         at = from_microseconds(record.timestamp * 1000)
         schema = header(record.headers, "casewire-schema")
         value = record.value or b""
@@ -61,6 +71,8 @@ class State:
             elif schema == "dead-letter/1":
                 letter = DeadLetter.from_json(value)
                 self._failed(of_letter(letter, record, at, self._targets), now)
+            elif schema == "dead-letter-state/1":
+                self.decided = True
             elif schema == "alert/1":
                 self._said(Alert.from_json(value), at, now)
         except (TypeError, ValueError):

@@ -1,7 +1,9 @@
 """What is wrong at the moment, and what of it people are to be told, and when (pure).
 
 All failures of one domain, stage, cause and target are one trouble. It opens with the first, and is
-over when nothing has failed for an interval, and something of the same kind has passed since.
+over when nothing has failed for an interval, and since the last failure either something of the
+same kind has passed or nothing of it is left: its dead letters are all replayed or discarded,
+nothing waits for the worker or target any more, or the sink is not configured any more.
 """
 
 from collections.abc import Sequence
@@ -39,8 +41,9 @@ class Trouble(Value, frozen=True, kw_only=True):
     """The state of an alert's group on `casewire.alert-state`. Times are canonical or empty.
 
     `since` and `last` are the first and the latest failure, `passed` is when something of the same
-    kind last passed. `told`, `told_at` and `told_count` are of the latest message, `updates` counts
-    those since it was opened. `unsent` are the channels that have not taken that message yet.
+    kind last passed, `mended` when nothing of it was left. `told`, `told_at` and `told_count` are
+    of the latest message, `updates` counts those since it was opened. `unsent` are the channels
+    that have not taken that message yet.
     """
 
     group: str
@@ -58,6 +61,7 @@ class Trouble(Value, frozen=True, kw_only=True):
     subjects: Sequence[str]
     captured_ids: Sequence[str]
     passed: str = ""
+    mended: str = ""
     told: Told | Literal[""] = ""
     told_at: str = ""
     told_count: int = 0
@@ -124,6 +128,7 @@ def failed(held: Trouble | None, report: Alert) -> Trouble:
         text=new.text,
         target_error=new.target_error,
         address=new.address,
+        since=min(held.since, new.since),
         last=max(held.last, new.last),
         count=held.count + new.count,
         subjects=_shown([*held.subjects, *new.subjects]),
@@ -136,6 +141,11 @@ def passed(held: Trouble, at: str) -> Trouble:
     return msgspec.structs.replace(held, passed=max(held.passed, at))
 
 
+def mended(held: Trouble, at: str) -> Trouble:
+    """Return the trouble with the news that nothing of it is left."""
+    return msgspec.structs.replace(held, mended=max(held.mended, at))
+
+
 def muted(held: Trouble, until: str) -> Trouble:
     """Return the trouble that is told of no more before `until`."""
     return msgspec.structs.replace(held, muted_until=until)
@@ -143,7 +153,8 @@ def muted(held: Trouble, until: str) -> Trouble:
 
 def at_rest(held: Trouble, now: str, pace: Pace) -> Trouble:
     """Return the trouble as over if it is, with the time and the count of its failures kept."""
-    over = held.open and held.passed > held.last and seconds(held.last, now) >= pace.interval
+    works = max(held.passed, held.mended) > held.last
+    over = held.open and works and seconds(held.last, now) >= pace.interval
     return msgspec.structs.replace(held, open=False) if over else held
 
 

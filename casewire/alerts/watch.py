@@ -10,14 +10,15 @@ from aiokafka.errors import KafkaError
 
 from casewire.alerts.desk import Desk
 from casewire.alerts.stalls import Progress, Worker
-from casewire.progress import committed_offsets, end_offsets
+from casewire.progress import committed_offsets, end_offsets, members_of
 from casewire.topics import admin
+from schemas.alert import group_of
 from schemas.errors import UnavailableError, named
 from schemas.settings import KafkaSettings
 from sinks.settings import SinkTable
 
 #: Between two looks.
-EVERY_SECONDS: Final = 60.0
+EVERY_SECONDS: Final = 30.0
 #: A worker that does not move for so long has stopped, or hangs.
 PATIENCE_SECONDS: Final = 600.0
 #: What the streams worker reads; its ledger's stage.
@@ -71,11 +72,16 @@ class Watch:
             await self._read(now)
         except (KafkaError, UnavailableError) as error:
             _log.warning("the workers' offsets cannot be read now", **named(error))
+            for each in self.watched:
+                each.not_seen()
             return self._behind
         for each in self.watched:
-            stuck = each.stuck(now, each.worker.patience)
-            if stuck and not explained(desk, each.worker):
-                desk.report(each.alert(stuck, now))
+            report = each.report(now)
+            if report is not None and not explained(desk, each.worker):
+                desk.report(report)
+            if each.idle:
+                for group in _groups(each):
+                    desk.mended(group, now)
         self._behind = bool(self.watched[0].stuck(now, EVERY_SECONDS / 2))
         return self._behind
 
@@ -84,7 +90,15 @@ class Watch:
             ends = await end_offsets(self.kafka, each.worker.topics)
             async with admin(self.kafka) as client:
                 committed = await committed_offsets(client, each.worker.group)
-            each.look(committed, ends, now)
+                members = await members_of(client, each.worker.group)
+            each.look(committed, ends, members, now)
+
+
+def _groups(progress: Progress) -> Sequence[str]:
+    """Return the groups of the alerts that are over when nothing waits for a worker any more."""
+    stage = progress.worker.stage
+    sink = stage.removeprefix("sink:")
+    return [progress.group, *(group_of("", stage, cause, sink) for cause in _TARGET_CAUSES)]
 
 
 def explained(desk: Desk, worker: Worker) -> bool:

@@ -22,7 +22,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
 from streams.dead_letters import dead_letter, rejection_of
 from streams.ledger import Ledger
-from streams.records import Out
+from streams.records import Out, header
 from tests.alerts.conftest import Mailbox, Receiver
 from tests.kafka_tools import create_topics, read_all
 from tests.servers import KafkaServer, free_port
@@ -56,6 +56,7 @@ async def env(kafka: KafkaServer, prefix: str, tmp_path: Path, mailbox: Mailbox)
 @contextlib.asynccontextmanager
 async def at_work(config: Config, interval: float = 900) -> AsyncIterator[AlertsRole]:
     role = make_role(config, Pace(interval, gather=0))
+    role.decided.every_seconds = 0
     stop = asyncio.Event()
     task = asyncio.create_task(role.run(stop))
     try:
@@ -200,3 +201,21 @@ async def test_it_is_over_when_the_ledger_says_so(env: dict[str, str], mailbox: 
     assert mailbox.mails[1]["Subject"].startswith("[Casewire] recovered: demo")
     assert mailbox.mails[1]["References"] == mailbox.mails[0]["References"]
     assert await statuses(config.cluster) == [(GROUP, "opened"), (GROUP, "recovered")]
+
+
+async def test_it_is_over_without_traffic_when_all_letters_are_decided_on(
+    env: dict[str, str], mailbox: Mailbox
+) -> None:
+    config = load_config(None, env)
+    first, second = letter(event()), letter(event(subject="c2"))
+    async with at_work(config, interval=1):
+        await put(config.cluster, "dead-letters", first, second)
+        await until(lambda: mailbox.mails)
+        for each in (first, second):
+            assert len(mailbox.mails) == 1
+            captured_id = header(each.headers, "casewire-captured-id") or ""
+            command = ["dead-letters", "discard", captured_id, "--reason", "a test", "--yes"]
+            assert await asyncio.to_thread(run, command, env) == 0
+        await until(lambda: len(mailbox.mails) == 2)
+    assert mailbox.mails[1]["Subject"].startswith("[Casewire] recovered: demo")
+    assert "has been replayed or discarded" in mailbox.mails[1].get_content()

@@ -27,11 +27,11 @@ def at(minute: int) -> str:
     return from_microseconds(minute * 60_000_000)
 
 
-def watched(*seen: tuple[int, int]) -> Progress:
+def watched(*seen: tuple[int, int], members: int = 1) -> Progress:
     """Return a watch that saw these committed offsets and ends, a minute apart."""
     progress = Progress(WORKER)
     for minute, (offset, end) in enumerate(seen):
-        progress.look({P: offset}, {P: end}, at(minute))
+        progress.look({P: offset}, {P: end}, members, at(minute))
     return progress
 
 
@@ -39,7 +39,9 @@ def test_who_stands_still_before_what_waits_is_stuck() -> None:
     progress = watched(*[(5, 9)] * 20)
     assert progress.stuck(at(10), 600) == []
     assert progress.stuck(at(11), 600) == [P]
-    alert = progress.alert([P], at(11))
+    assert progress.report(at(10)) is None
+    alert = progress.report(at(11))
+    assert alert is not None
     assert alert.group == "/sink:a/stalled/sink-a"
     assert "since 1970-01-01 00:00 UTC" in alert.text
 
@@ -52,8 +54,27 @@ def test_who_moves_or_has_nothing_to_do_is_not() -> None:
 def test_who_has_never_committed_is_stuck_as_well() -> None:
     progress = Progress(WORKER)
     for minute in range(20):
-        progress.look({}, {P: 1, ("t", 1): 0}, at(minute))
+        progress.look({}, {P: 1, ("t", 1): 0}, 1, at(minute))
     assert progress.stuck(at(19), 600) == [P]
+
+
+def test_whose_processes_are_all_gone_is_told_of_after_two_minutes_if_something_waits() -> None:
+    alert = watched((5, 9), (5, 9), (5, 9), members=0).report(at(2))
+    assert alert is not None
+    assert "no process of it has run since 1970-01-01 00:00 UTC" in alert.text
+    assert watched((9, 9), (9, 9), (9, 9), members=0).report(at(2)) is None
+
+
+def test_a_restart_and_a_broker_that_does_not_answer_are_no_news() -> None:
+    progress = watched((5, 9), (5, 9), members=0)
+    progress.look({P: 5}, {P: 9}, 1, at(2))
+    for minute in (3, 4):
+        progress.look({P: 5}, {P: 9}, 0, at(minute))
+    assert progress.report(at(4)) is None
+    progress.not_seen()
+    progress.look({P: 5}, {P: 9}, 0, at(8))
+    assert progress.report(at(9)) is None
+    assert progress.report(at(10)) is not None
 
 
 def test_a_sink_that_says_why_itself_is_not_told_of_twice() -> None:
@@ -86,12 +107,18 @@ async def test_what_nobody_reads_is_seen_on_a_broker(kafka: KafkaServer, prefix:
             await watch.look(desk, at(0))
             if not await watch.look(desk, at(0)):
                 break
-    assert await watch.look(desk, at(11))
-    assert list(desk.troubles) == ["/sink:a/stalled/sink-a"]
+    assert await watch.look(desk, at(2))
+    (trouble,) = desk.troubles.values()
+    assert trouble.group == "/sink:a/stalled/sink-a"
+    assert "no process of it" in trouble.text
     reader = AIOKafkaConsumer(
         prefix + "case-state", bootstrap_servers=kafka.bootstrap_servers, group_id=worker.group
     )
     async with reader:
+        assert await watch.look(desk, at(11))
+        assert "takes none of them" in desk.troubles[trouble.group].text
         places = [TopicPartition(prefix + "case-state", number) for number in (0, 1)]
         await reader.commit(await reader.end_offsets(places))
-    assert not await watch.look(desk, at(12))
+        assert not await watch.look(desk, at(12))
+    desk.look(at(60))
+    assert not desk.troubles[trouble.group].open

@@ -105,3 +105,19 @@ def test_what_is_nothing_of_ours_is_passed_over() -> None:
 def test_a_topic_has_one_short_name_whatever_its_prefix() -> None:
     for prefix in ("", "casewire.", "x"):
         assert [short_name(prefix + name) for name in TOPICS] == list(TOPICS)
+
+
+def test_a_sink_that_is_configured_no_more_leaves_no_alert_open() -> None:
+    state = State(RULES)
+    for sink in ("warehouse", "old"):
+        down = of_target(
+            sink, "target_unavailable", TransientError("x"), safe=False, raised_at=at(0)
+        )
+        state.take(read(as_record(down), MONDAY), at(MONDAY))
+    state = handed_over(state)
+    state.retire(at(MONDAY + HOUR))
+    state.look(at(MONDAY + HOUR), behind=True)
+    assert {each.target: each.open for each in state.desk.troubles.values()} == {
+        "warehouse": True,
+        "old": False,
+    }

@@ -91,6 +91,20 @@ def test_only_what_is_of_the_same_kind_says_that_it_is_over() -> None:
     assert here.troubles[GROUP].open
 
 
+def test_it_is_over_without_traffic_when_nothing_of_it_is_left() -> None:
+    here = desk()
+    here.report(report(0))
+    assert told(here, 10) == ["opened"]
+    here.mended(GROUP, at(1000))
+    here.mended("unknown", at(1000))
+    here.report(report(1001))  # what was replayed has failed again
+    assert told(here, 1900) == ["updated"]
+    assert told(here, 10_000) == []
+    here.mended(GROUP, at(10_001))
+    assert told(here, 10_002) == ["recovered"]
+    assert not here.troubles[GROUP].open
+
+
 def test_a_muted_trouble_is_told_when_the_time_is_over() -> None:
     here = desk()
     here.report(report(0))
