@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from kafka_clients.login import client_options
 from kafka_clients.refusals import NOT_ALLOWED, not_allowed, why_not
+from kafka_clients.rights import Right, require_rights
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS, topic_config
@@ -84,9 +85,15 @@ async def check_topics(kafka: KafkaSettings) -> Sequence[Difference]:
         return differences(kafka, await _actual_topics(client, kafka))
 
 
-async def require_topics(kafka: KafkaSettings) -> None:
-    """Raise UnavailableError if a topic is missing: Faust would ignore that (measured.md §4)."""
-    for difference in await check_topics(kafka):
+async def require_topics(kafka: KafkaSettings, needed: Sequence[Right]) -> None:
+    """Raise UnavailableError if we lack a right, or if a topic is missing.
+
+    Faust would ignore a topic that is missing (measured.md §4).
+    """
+    async with admin(kafka) as client:
+        await require_rights(client._client, kafka, needed)  # noqa: SLF001
+        found = differences(kafka, await _actual_topics(client, kafka, configs=False))
+    for difference in found:
         if not difference.found or difference.what == "partitions":
             raise UnavailableError(str(difference))
 
@@ -215,18 +222,20 @@ def _has_leaders(topic: Mapping[str, object]) -> bool:
     )
 
 
-async def _actual_topics(client: AdminClient, kafka: KafkaSettings) -> Mapping[str, Actual]:
+async def _actual_topics(
+    client: AdminClient, kafka: KafkaSettings, *, configs: bool = True
+) -> Mapping[str, Actual]:
     present = set(await client.list_topics())
     names = [full for full in map(kafka.topic, TOPICS) if full in present]
     if not names:
         return {}
     described = {topic["topic"]: topic for topic in await client.describe_topics(names)}
-    configs = await _configs(client, names)
+    found = await _configs(client, names) if configs else {}
     return {
         name: Actual(
             partitions=len(described[name]["partitions"]),
             replication=min(len(part["replicas"]) for part in described[name]["partitions"]),
-            config=configs[name],
+            config=found.get(name, {}),
         )
         for name in names
     }

@@ -1,12 +1,17 @@
 """`casewire topics`."""
 
 import asyncio
+from dataclasses import asdict
 
 import click
 import orjson
 
 from casewire.cli import Launch
+from casewire.sink_config import sources
+from casewire.tables import nearest
 from casewire.topics import check_topics, create_topics
+from kafka_clients.rights import acl_commands, rights
+from schemas.errors import ConfigError
 
 
 @click.group(epilog="Example: casewire topics check")
@@ -44,3 +49,32 @@ def check(context: click.Context, *, as_json: bool) -> None:
     if not found and not as_json:
         click.echo("all topics are as they should be")
     context.exit(1 if found else 0)
+
+
+@topics.command(epilog="Example: casewire topics acls streams --user casewire-streams")
+@click.argument("role", required=False)
+@click.option("--user", help="The role's user on the cluster; casewire-ROLE by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rights as JSON.")
+@click.pass_obj
+def acls(launch: Launch, *, role: str | None, user: str | None, as_json: bool) -> None:
+    """Print the kafka-acls commands that give ROLE (or each role) the rights that it needs.
+
+    A role is ingress, streams, sink-NAME, alerts, operator (doctor, tail, replay, console and the
+    like) or administrator (topics create and check). Nothing is asked and nothing changed.
+    """
+    config = launch.config()
+    wanted = rights(config.cluster, sources(config.sinks))
+    if role is not None and role not in wanted:
+        raise ConfigError(f"there is no role {role!r}; did you mean {nearest(role, [*wanted])}?")
+    if user is not None and role is None:
+        raise ConfigError("--user is for one role; name it before")
+    chosen = {name: each for name, each in wanted.items() if role in (None, name)}
+    if as_json:
+        click.echo(
+            orjson.dumps({name: [asdict(right) for right in each] for name, each in chosen.items()})
+        )
+        return
+    for name, each in chosen.items():
+        click.echo(f"# {name}")
+        for line in acl_commands(config.cluster, each, user or f"casewire-{name}"):
+            click.echo(line)

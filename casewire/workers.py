@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -16,9 +17,10 @@ from casewire.forwarder import shown_progress
 from casewire.health import Health, first_free, serving_health
 from casewire.logs import set_up_logs
 from casewire.rebuild import rebuild, rebuildable, states_to_read, told
-from casewire.sink_config import choice_of, no_such_sink
+from casewire.sink_config import choice_of, no_such_sink, sources
 from casewire.state_api import serving_states, told_address
 from casewire.topics import require_topics
+from kafka_clients.rights import Right, rights
 from schemas.errors import ConfigError
 from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
@@ -68,8 +70,12 @@ def _prepare(config: Config, role: str) -> None:
     open_data_dir(config.data_dir)
 
 
+def _rights(config: Config, role: str) -> Sequence[Right]:
+    return rights(config.cluster, sources(config.sinks))[role]
+
+
 async def _run_streams(config: Config) -> None:
-    await require_topics(config.cluster)
+    await require_topics(config.cluster, _rights(config, "streams"))
     address, listener = first_free(Address.parse(config.streams.bind), "CASEWIRE_STREAMS_BIND")
     told = told_address(address)
     app = create_streams_app(config.cluster, config.streams, config.data_dir, address=told)
@@ -78,7 +84,7 @@ async def _run_streams(config: Config) -> None:
 
 
 async def _run_sink(config: Config, name: str) -> None:
-    await require_topics(config.cluster)
+    await require_topics(config.cluster, _rights(config, f"sink-{name}"))
     settings = config.sinks[name]
     delivery = Delivery(
         name,
@@ -95,7 +101,7 @@ async def _run_sink(config: Config, name: str) -> None:
 
 async def _rebuild_sink(config: Config, name: str) -> str:
     settings = rebuildable(name, config.sinks[name])
-    await require_topics(config.cluster)
+    await require_topics(config.cluster, _rights(config, "operator"))
     with shown_progress(await states_to_read(config, settings)) as progress:
         return told(name, await rebuild(config, name, settings, progress))
 

@@ -12,6 +12,7 @@ from ingress.lanes import Producer
 from ingress.records import TOPIC_NAMES
 from kafka_clients.login import client_options
 from kafka_clients.refusals import why_not
+from kafka_clients.rights import require_rights, rights
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
@@ -46,6 +47,7 @@ async def connect(kafka: KafkaSettings) -> Connection:
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             await producer.start()
+        await require_rights(producer.client, kafka, rights(kafka, {})["ingress"])
         partitions: dict[str, int] = {}
         for name in TOPIC_NAMES:
             partitions[name] = await _partitions(producer, kafka.topic(name))

@@ -82,7 +82,7 @@ def not_allowed(error: Exception, kafka: KafkaSettings) -> str:
     return (
         f"the broker at {kafka.bootstrap_servers} does not allow that to the user "
         f"{login_of(kafka).user or 'ANONYMOUS'} ({type(error).__name__}{what and ': '}{what}); "
-        "give it the rights that docs/kafka.md names"
+        "give it the rights that casewire topics acls prints"
     )
 
 

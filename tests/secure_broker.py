@@ -4,21 +4,38 @@ import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import anyio
 import orjson
 from aiohttp import web
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
+from kafka_clients.rights import Right
 from schemas.settings import KafkaSettings
 from tests.hq.certificates import Certificate, make_certificate
-from tests.servers import KafkaServer, free_port, node
+from tests.servers import KafkaServer, Node, free_port, node
 
 #: May do everything, by each mechanism.
 ADMIN: Final = "admin"
 PASSWORD: Final = "right-password"
+#: Operations as Kafka's protocol counts them.
+CODES: Final = {
+    "Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10, "AlterConfigs": 11,
+}  # fmt: skip
 _MODULES: Final = "org.apache.kafka.common.security"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedNode(Node):
+    """A broker that logs what it does not allow."""
+
+    def _java(self, java: str, heap_mb: int) -> list[str]:
+        logged = "-Dorg.slf4j.simpleLogger.log.kafka.authorizer.logger=info"
+        return [*Node._java(self, java, heap_mb), logged]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,28 @@ class SecureBroker:
             sasl_password=password,
             ca_file=str(self.certificate.authority),
         )
+
+    async def give(self, user: str, rights: Sequence[Right]) -> None:
+        """Give a user rights."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.server.bootstrap_servers)
+        await admin.start()
+        try:
+            for right in rights:
+                name = right.name.removesuffix("*")
+                kind, pattern = {"topic": 2, "group": 3}[right.resource], 3 + (name != right.name)
+                acl = (kind, name, pattern, f"User:{user}", "*", CODES[right.operation], 3)
+                answer = await admin._send_request(CreateAclsRequest(*acl))
+                assert [code for code, _ in answer.creation_responses] == [0]
+                # The authorizer hears of it a little later.
+                while not (await admin._send_request(DescribeAclsRequest(*acl))).resources:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+        finally:
+            await admin.close()
+
+    def refusals(self, prefix: str) -> Sequence[str]:
+        """Return what was not allowed on topics and groups of a prefix."""
+        lines = self.server.broker.log_file.read_text().splitlines()
+        return [line for line in lines if "is Denied" in line and prefix.rstrip(".") in line]
 
     def by_token(self, issuer: "Issuer") -> KafkaSettings:
         return KafkaSettings(
@@ -104,7 +143,18 @@ def secure_broker(folder: Path, users: Sequence[str]) -> Iterator[SecureBroker]:
         "super.users": f"User:ANONYMOUS;User:{ADMIN};User:CN=127.0.0.1",
     }
     scram = dict.fromkeys([ADMIN, *users], PASSWORD)
-    server = KafkaServer(replace(plain, more=more, scram=scram))
+    server = KafkaServer(
+        AuditedNode(
+            data_dir=plain.data_dir,
+            host=plain.host,
+            port=plain.port,
+            heap_mb=plain.heap_mb,
+            controller_port=plain.controller_port,
+            cluster=plain.cluster,
+            more=more,
+            scram=scram,
+        )
+    )
     server.start()
     try:
         yield SecureBroker(server, f"127.0.0.1:{sasl}", f"127.0.0.1:{tls}", certificate)

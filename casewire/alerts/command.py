@@ -33,6 +33,7 @@ from casewire.reading import read_topic
 from casewire.sink_config import sources
 from casewire.tables import nearest
 from casewire.topics import require_topics
+from kafka_clients.rights import rights
 from schemas.errors import ConfigError, UnavailableError
 from schemas.times import from_datetime, now
 from streams.alarms import as_record
@@ -157,7 +158,7 @@ async def _mute(config: Config, group: str, until: str) -> None:
 
 async def _run(config: Config) -> None:
     role = make_role(config)
-    await require_topics(config.cluster)
+    await require_topics(config.cluster, rights(config.cluster, {})["alerts"])
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

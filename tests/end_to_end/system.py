@@ -32,13 +32,14 @@ CATCH_UP_SECONDS = 120
 class System:
     """Roles on one data directory. `sinks` maps a sink's name to its keys in the configuration.
 
-    `env` is added to the environment of the roles.
+    `env` is added to the environment of the roles, `role_env` to that of single ones.
     """
 
     folder: Path
     kafka: KafkaSettings
     sinks: Mapping[str, Mapping[str, Json]]
     env: Mapping[str, str] = field(default_factory=dict)
+    role_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -84,10 +85,9 @@ class System:
     def start(self, role: str, program: Sequence[str] = ("-m", "casewire")) -> None:
         """Start a role; several processes of one are told apart by what follows a `#`."""
         command = self.command(*role.partition("#")[0].split(), program=program)
+        env = {**os.environ, **self.env, **self.role_env.get(role, {})}
         with self.log(role).open("ab") as log:
-            self.processes[role] = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **self.env}
-            )
+            self.processes[role] = subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
     def log(self, role: str) -> Path:
         return self.folder / (role.replace(" ", "-") + ".log")
