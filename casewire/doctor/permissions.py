@@ -74,7 +74,9 @@ def needs(sinks: Mapping[str, Sequence[str]]) -> Mapping[str, Needs]:
             f"sink-{name}": Needs(reads=(*topics, _REPLAYS), writes=_LETTERS)
             for name, topics in sinks.items()
         },
-        "alerts": Needs(reads=(*_LETTERS, "alert-state"), writes=("alerts", "alert-state")),
+        "alerts": Needs(
+            reads=(*_LETTERS, "dead-letter-state", "alert-state"), writes=("alerts", "alert-state")
+        ),
     }
 
 

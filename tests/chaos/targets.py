@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import random
-from base64 import b64decode
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +12,20 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from casewire.progress import behind, committed_offsets, end_offsets
-from casewire.settled import count_settled
-from casewire.topics import admin
 from schemas.case import CaseState
-from schemas.dead_letter import DeadLetter
 from schemas.form import FormState
 from schemas.settings import KafkaSettings
 from schemas.times import now
 from schemas.values import Json
+from streams.replays import REPLAYS, again
 from tests.contract.rigs import (
-    MemoryRig,
-    PostgresRig,
-    Rig as Tables,
-    SqliteRig,
     State,
     case_state,
     form_state,
 )
 from tests.end_to_end.system import System, create
-from tests.kafka_tools import read_all
 from tests.servers import KafkaServer, PostgresServer, S3Server
 from tests.sinks.http_target import Target
-from tests.sinks.test_files import rows_of
 from tests.streams.made import Made
 
 DOMAIN: Final = "demo"
@@ -58,6 +47,7 @@ class Load:
     chance: random.Random
     newest: dict[str, State] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    latest: dict[str, Sequence[Made]] = field(default_factory=dict)
 
     def state(self) -> State:
         kind = self.chance.choice(["case", "case", "form"])
@@ -65,7 +55,7 @@ class Load:
         if self.chance.random() < 0.02:
             subject = f"bad-{self.chance.randrange(5)}"
         held = self.newest.get(f"{DOMAIN}/{subject}")
-        version = 1 if held is None else _version(held) + self.chance.randint(1, 3)
+        version = 1 if held is None else version_of(held) + self.chance.randint(1, 3)
         made = self._form if kind == "form" and "bad" not in subject else self._case
         state = made(subject, version)
         self.newest[f"{DOMAIN}/{subject}"] = state
@@ -90,21 +80,23 @@ class Load:
         state = self.state()
         of = "case" if isinstance(state, CaseState) else "form"
         key = f"{DOMAIN}/{state.case_id if isinstance(state, CaseState) else state.id}"
-        event_id = f"{key}@{_version(state)}"
+        event_id = f"{key}@{version_of(state)}"
         self.events.append(event_id)
         headers = [
             ("ce_id", event_id.encode()),
             ("ce_time", captured_at.encode()),
             ("casewire-domain", DOMAIN.encode()),
         ]
-        version = ("casewire-version", str(_version(state)).encode())
-        return [
-            Made(state.to_json(), key.encode(), [version, *headers], f"{of}-state"),
-            Made(state.to_json(), key.encode(), headers, f"{of}s"),
+        version = ("casewire-version", str(version_of(state)).encode())
+        schemas = [("casewire-schema", f"{name}/1".encode()) for name in (f"{of}-state", of)]
+        self.latest[key] = [
+            Made(state.to_json(), key.encode(), [version, schemas[0], *headers], f"{of}-state"),
+            Made(state.to_json(), key.encode(), [schemas[1], *headers], f"{of}s"),
         ]
+        return self.latest[key]
 
 
-def _version(state: State) -> int:
+def version_of(state: State) -> int:
     return state.version if isinstance(state, CaseState) else state.state_version
 
 
@@ -128,21 +120,32 @@ class Bench:
 
     async def send_old(self, count: int) -> None:
         """Send what the sink `http` is to leave out."""
-        await self.send(count, LONG_AGO)
+        await self._send([each for _ in range(count) for each in self.load.records(LONG_AGO)])
         self.old, self.excluded = dict(self.load.newest), count
 
-    async def send(self, count: int, captured_at: str = "") -> None:
+    async def send(self, count: int) -> None:
         """Send so many states with their events, in bursts at random moments."""
+        for start in range(0, count, AT_ONCE):
+            burst = range(min(AT_ONCE, count - start))
+            await self._send([each for _ in burst for each in self.load.records(now())])
+            await asyncio.sleep(self.chance.uniform(0, 0.3))
+
+    async def replay(self, key: str) -> None:
+        """Send the latest of a case to every sink once more, as `casewire replay` does."""
+        state, event = self.load.latest[key]
+        of = {name: event if name == "files" else state for name in self.system.sinks}
+        out = [again(each, key.encode(), f"sink:{name}") for name, each in of.items()]
+        await self._send([Made(each.value, each.key, each.headers, REPLAYS) for each in out])
+
+    async def _send(self, records: Sequence[Made]) -> None:
+        kafka = self.system.kafka
         async with AIOKafkaProducer(
-            bootstrap_servers=self.system.kafka.bootstrap_servers, acks="all"
+            bootstrap_servers=kafka.bootstrap_servers, acks="all"
         ) as producer:
-            for start in range(0, count, AT_ONCE):
-                for _ in range(min(AT_ONCE, count - start)):
-                    for each in self.load.records(captured_at or now()):
-                        topic = self.system.kafka.topic(each.topic)
-                        await producer.send(topic, each.value, each.key, headers=list(each.headers))
-                await producer.flush()
-                await asyncio.sleep(0 if captured_at else self.chance.uniform(0, 0.3))
+            for each in records:
+                headers = list(each.headers)
+                await producer.send(kafka.topic(each.topic), each.value, each.key, headers=headers)
+            await producer.flush()
 
     def kill_worker(self, role: str) -> None:
         self.system.kill(role)
@@ -189,99 +192,6 @@ class Bench:
                     await kill()
 
         await asyncio.gather(workers(), servers())
-
-    async def left(self, sink: str) -> int:
-        """Return how many records a sink has still to pass."""
-        kafka = self.system.kafka
-        ends = await end_offsets(kafka, [kafka.topic(each) for each in self.system.sources[sink]])
-        async with admin(kafka) as client:
-            return behind(ends, await committed_offsets(client, kafka.group(f"sink-{sink}")))
-
-    async def settled(self, *sinks: str) -> None:
-        """Return when sinks have passed all that there is."""
-        async with asyncio.timeout(SETTLE_SECONDS):
-            for sink in sinks:
-                while await self.left(sink):  # noqa: ASYNC110 - a broker tells of no commit
-                    await asyncio.sleep(0.2)
-
-    async def check(self) -> None:
-        """Assert that each target has what the oracle has, and that each offset has its end."""
-        newest = self.load.newest
-        good = {key: state for key, state in newest.items() if "/bad-" not in key}
-        folder = self.system.folder / "data" / "sqlite"
-        differences = await unlike(SqliteRig(folder), newest)
-        differences += await unlike(PostgresRig(self.postgres.url()), good)
-        assert not differences, differences[:3]
-        self._check_http(
-            {key: state for key, state in newest.items() if state != self.old.get(key)}
-        )
-        await self._check_partner()
-        found = [row for path in sorted(self.files.rglob("*.*")) for row in rows_of(path)]
-        written, sent = Counter(event for _, event in found), Counter(self.load.events)
-        assert written == sent, (written - sent, sent - written)
-        letters = [
-            DeadLetter.from_json(value) for value in await self.system.values("dead-letters")
-        ]
-        assert {letter.stage for letter in letters} == {"sink:postgres"}
-        bad = {header_of(letter, "ce_id").partition("@")[0] for letter in letters}
-        assert bad == newest.keys() - good.keys(), bad
-        counted = await count_settled(self.system.kafka, self.system.sources)
-        for each in counted:
-            assert (each.unsettled, sum(each.ends.values())) == ([], each.passed), each.source
-        assert sum(each.ends.get("excluded by since", 0) for each in counted) == self.excluded
-
-    def _check_http(self, newest: Mapping[str, State]) -> None:
-        """The last request of each is the newest version; an older one never comes after it."""
-        last: dict[str, tuple[int, Mapping[str, Json]]] = {}
-        for each in self.http.received:
-            body = orjson.loads(each.body)
-            key = f"{DOMAIN}/{body.get('case_id') or body['id']}"
-            last[key] = int(each.headers["casewire-version"]), body
-        assert last.keys() == newest.keys(), last.keys() ^ newest.keys()
-        for key, (version, body) in last.items():
-            state = newest[key]
-            assert version == _version(state), key
-            inner = "properties" if isinstance(state, CaseState) else "form"
-            assert body[inner] == getattr(state, inner), key
-
-    async def _check_partner(self) -> None:
-        records = await read_all(self.partner.bootstrap_servers, TOPIC)
-        last = {(record.key or b"").decode(): record.value for record in records}
-        assert {key: orjson.loads(value or b"") for key, value in last.items()} == {
-            key: orjson.loads(state.to_json()) for key, state in self.load.newest.items()
-        }
-
-
-def header_of(letter: DeadLetter, name: str) -> str:
-    return b64decode(dict(letter.original["headers"])[name]).decode()
-
-
-def rows(tables: Tables) -> Mapping[str, object]:
-    return tables.rows(DOMAIN)
-
-
-def forms(tables: Tables) -> Mapping[str, object]:
-    return tables.forms(DOMAIN)
-
-
-def guards(tables: Tables) -> Mapping[str, object]:
-    """Return version and deleted by case id: what is gone keeps the type that its row had."""
-    return {each: held[1:] for each, held in tables.guards(DOMAIN).items()}
-
-
-async def unlike(tables: Tables, newest: Mapping[str, State]) -> list[str]:
-    """Return what differs between tables and a sink in memory that was given the newest only."""
-    oracle = MemoryRig()
-    await oracle.sink().write(list(newest.values()))
-    found = []
-    for what in (guards, rows, forms):
-        held, wanted = what(tables), what(oracle)
-        found += [
-            f"{each}: {held.get(each)} instead of {wanted.get(each)}"
-            for each in held.keys() | wanted.keys()
-            if held.get(each) != wanted.get(each)
-        ]
-    return found
 
 
 @contextlib.asynccontextmanager

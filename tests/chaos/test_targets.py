@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from schemas.case import CaseState
 from schemas.settings import KafkaSettings
+from tests.chaos.held import check, check_replay, left, settled
 from tests.chaos.seeds import RUNS, SEED
 from tests.chaos.targets import Bench, running_bench
 from tests.servers import KafkaServer, PostgresServer, S3Server, running_kafka, running_postgres
+from tests.streams.made import Made
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.postgres]
 
@@ -56,11 +59,18 @@ async def survive(bench: Bench, rounds: int, events: int) -> None:
     await bench.http.kill()
     await bench.send(50)
     others = [name for name in bench.system.sinks if name != "http"]
-    await bench.settled(*others)
-    assert await bench.left("http")
+    await settled(bench, *others)
+    assert await left(bench, "http")
     await bench.http.start()
-    await bench.settled("http")
-    await bench.check()
+    await settled(bench, "http")
+    await check(bench)
+    living = [key for key, (state, _) in bench.load.latest.items() if lives(state)]
+    await check_replay(bench, living[0])
+
+
+def lives(record: Made) -> bool:
+    state = CaseState.from_json(record.value or b"") if record.topic == "case-state" else None
+    return state is not None and not state.deleted and not state.case_id.startswith("bad")
 
 
 async def test_each_worker_and_each_target_is_killed(

@@ -123,7 +123,8 @@ class SqliteRig:
             return connection.execute(text).fetchall()
 
     def run(self, domain: str, text: str) -> None:
-        with closing(sqlite3.connect(self.folder / f"{shortened(domain)}.db")) as connection:
+        file = self.folder / f"{shortened(domain)}.db"
+        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
             connection.execute(text)
 
     def rows(self, domain: str) -> Mapping[str, Stored]:
