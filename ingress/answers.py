@@ -5,8 +5,8 @@ answer to the users of its project space: it says what to do and quotes nothing 
 the name of the project space.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 from starlette.types import Message, Send
@@ -40,6 +40,11 @@ STORING: Final = ("DELETE", "POST", "PUT")
 METHODS: Final = ("GET", "HEAD", *STORING)
 
 
+#: A header by which somebody learns from the answer to a GET whether a proxy lets underscores pass.
+PROBE: Final = "casewire_probe"
+SEEN: Final = "casewire-probe"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -61,6 +66,13 @@ class Answer:
 
 def connection_works(domain: str) -> Answer:
     return Answer(200, f"Casewire takes what is forwarded for {domain} here.\n")
+
+
+def probed(answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+    """Return the answer to a GET with `SEEN` if the request has come with `PROBE`."""
+    if any(name == PROBE.encode() for name, _ in headers):
+        return replace(answer, headers=[*answer.headers, (SEEN.encode(), b"seen")])
+    return answer
 
 
 def too_large(max_bytes: int) -> Answer:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingress import answers, openapi
 from ingress.access import Access
-from ingress.answers import METHODS, STORING, Answer, respond, respond_stored
+from ingress.answers import METHODS, STORING, Answer, probed, respond, respond_stored
 from ingress.limits import Budget
 from ingress.metrics import IngressMetrics
 from ingress.publisher import Place, Publisher
@@ -195,7 +195,7 @@ class Forward:
         if isinstance(address, Answer):
             if not head.waits:
                 await body.skip()
-            return address
+            return probed(address, scope["headers"]) if scope["method"] == "GET" else address
         try:
             content = await body.read()
         except BodyTooLargeError:

@@ -12,6 +12,7 @@ import orjson
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.doctor import cluster, machine, permissions, roles, versions
+from casewire.doctor.public import look
 from schemas.errors import CasewireError, ConfigError
 
 
@@ -48,24 +49,39 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Config], Awaitable[Sequence[str]]]]]
 )
 
 
-@click.command(epilog="Example: casewire doctor --json")
+@click.command(
+    epilog="Example: casewire doctor --public https://casewire.example.org/api/v1/in/my-project"
+)
+@click.option(
+    "--public", metavar="URL", help="Check only what CommCare HQ needs of this address, from here."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 @click.pass_context
-def doctor(context: click.Context, /, *, as_json: bool) -> None:
+def doctor(context: click.Context, /, *, public: str | None, as_json: bool) -> None:
     """Check configuration, disk, system, versions, broker, topics, clocks, roles and sinks.
 
     Of what each sink has passed last, it checks that the ledger tells how it ended. One line a
     problem, with the remedy; exit with 1 if there is one.
+
+    With --public no configuration is needed: run it on another machine, outside of your network. It
+    stores nothing.
     """
-    problems = _examined(context.ensure_object(Launch))
+    if public is None:
+        problems, looked_at = _examined(context.ensure_object(Launch)), ", ".join(dict(CHECKS))
+    else:
+        problems, looked_at = asyncio.run(_looked_at(public)), public
     if as_json:
         click.echo(orjson.dumps([asdict(problem) for problem in problems]))
     else:
         for problem in problems:
             click.echo(str(problem))
         if not problems:
-            click.echo(f"nothing is wrong with {', '.join(dict(CHECKS))}")
+            click.echo(f"nothing is wrong with {looked_at}")
     context.exit(1 if problems else 0)
+
+
+async def _looked_at(url: str) -> Sequence[Problem]:
+    return [Problem(area, text) async for area, text in look(url)]
 
 
 def _examined(launch: Launch) -> Sequence[Problem]:

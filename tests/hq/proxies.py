@@ -98,11 +98,16 @@ def changed(example: str, changes: Mapping[str, str]) -> str:
     return text
 
 
+def running_proxy(name: str, proxy: Proxy) -> contextlib.AbstractContextManager[Proxy]:
+    """Run one of PROXIES until the end of the block."""
+    return running(PROXIES[name], proxy)
+
+
 @contextlib.contextmanager
-def running_proxy(name: str, proxy: Proxy) -> Iterator[Proxy]:
-    """Run it until the end of the block."""
+def running(make: Callable[[Proxy], Sequence[str]], proxy: Proxy) -> Iterator[Proxy]:
+    """Run a proxy until the end of the block."""
     proxy.folder.mkdir(parents=True)
-    command = PROXIES[name](proxy)
+    command = make(proxy)
     log = proxy.folder / "log"
     home = str(proxy.folder)
     env = {**os.environ, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
