@@ -92,3 +92,13 @@ def rss_mb(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"process {pid} has ended")
+
+
+def log_bytes(data_dir: Path, topic: str) -> int:
+    """Return what a broker with this data directory has on disk of a topic, without indexes."""
+    return sum(file.stat().st_size for file in data_dir.glob(f"**/{topic}-*/*.log"))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return what a folder's files have on disk."""
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

@@ -17,7 +17,7 @@ import uvloop
 
 from benchmarks.end_to_end.load import Load, load
 from benchmarks.end_to_end.servers import by_hand, casewire, environment, way_of
-from benchmarks.machine import described, publish, taken_by_others
+from benchmarks.machine import described, log_bytes, publish, taken_by_others
 from benchmarks.sinks.delivered import visible
 from benchmarks.sinks.ours import SINK, stored
 from benchmarks.sinks.place import database, tuned_postgres
@@ -25,6 +25,7 @@ from benchmarks.streams.events import visits
 from benchmarks.streams.lab import Topics, last_values, topics_of
 from benchmarks.streams.latency import RATE, WARM_SECONDS, Latency, latency_of, posted
 from benchmarks.streams.report import Target, verdicts
+from schemas.topics import TOPICS
 from tests.servers import KafkaServer, PostgresServer, running_kafka
 
 _HERE: Final = Path(__file__).parent
@@ -58,11 +59,15 @@ class Lab:
 
 @dataclass(frozen=True, slots=True)
 class Sustained:
-    """A load with a pace; `lags` are the medians of its parts, from the POST to the row in s."""
+    """A load with a pace; `lags` are the medians of its parts, from the POST to the row in s.
+
+    `stored`: bytes an event on the broker's disk, by topic.
+    """
 
     load: Load
     lags: Sequence[float]
     most_lag: float
+    stored: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +118,21 @@ async def _ours(
         await load(way, folder, _WARM, rate)
         done = await load(way, folder, seconds, rate)
         await system.caught_up()
-        lags = _lags(await visible(topics.kafka, SINK), done)
-        sustained = Sustained(done, _parts(lags), quantiles(lags, n=100)[98])
+        there = await visible(topics.kafka, SINK)
+        lags = _lags(there, done)
+        stored = _stored(lab.kafka.broker.data_dir, topics, len(there))
+        sustained = Sustained(done, _parts(lags), quantiles(lags, n=100)[98], stored)
         events = await posted(way.url, _bodies(seconds))
         await system.caught_up()
         there = await visible(topics.kafka, SINK)
         our_latency = latency_of(events[RATE * WARM_SECONDS :], lambda event: there[event.id][0])
         await _require_rows(topics, url)
     return sustained, our_latency
+
+
+def _stored(data_dir: Path, topics: Topics, events: int) -> Mapping[str, float]:
+    found = {name: log_bytes(data_dir, topics.kafka.topic(name)) for name in TOPICS}
+    return {name: each / events for name, each in found.items() if each}
 
 
 def _parts(lags: Sequence[float]) -> Sequence[float]:
@@ -187,6 +199,15 @@ def _tables(rounds: Sequence[Round]) -> Iterator[str]:
     for name, each in ((HAND, hand), (OURS, ours)):
         parts = " | ".join(f"{each.spent.get(part, 0):,.0f}" for part in (*ours.spent, "gunicorn"))
         yield f"| {name} | {parts} | {sum(each.spent.values()):,.0f} |"
+    yield ""
+    stored = {
+        name: median(each.ours.stored[name] for each in rounds) for name in rounds[0].ours.stored
+    }
+    yield "## Bytes an event on the broker's disk"
+    yield ""
+    yield "| " + " | ".join(stored) + " |"
+    yield "|" + " ---: |" * len(stored)
+    yield "| " + " | ".join(f"{each:,.0f}" for each in stored.values()) + " |"
     yield ""
     yield f"## {RATE} events a second, to the row"
     yield ""

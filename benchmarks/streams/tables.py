@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,16 @@ import click
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.machine import cpu_seconds, rss_mb, taken_by_others
+from benchmarks.machine import (
+    cpu_seconds,
+    described,
+    folder_bytes,
+    log_bytes,
+    publish,
+    rss_mb,
+    taken_by_others,
+)
+from casewire.logs import set_up_logs
 from schemas.case import CaseState
 from schemas.envelope import Address, EventIds, captured_headers, derived_headers
 from schemas.partitioner import partition_of
@@ -34,6 +44,7 @@ from tests.servers import running_kafka
 STATE_BYTES: Final = 1024
 PARTITIONS: Final = 8
 POLL_SECONDS: Final = 0.01
+RESULTS: Final = Path(__file__).parents[1] / "results" / "tables.md"
 
 
 def state_of(number: int) -> CaseState:
@@ -143,20 +154,23 @@ def started(
 
 @click.command()
 @click.option("--states", default=1_000_000, show_default=True)
+@click.option("--out", default=RESULTS, type=click.Path(path_type=Path), show_default=True)
 @click.option("--worker", type=click.Choice(["memory", "rocksdb"]), hidden=True)
 @click.option("--kafka", "servers", default="", hidden=True)
 @click.option("--folder", type=click.Path(path_type=Path), hidden=True)
 @click.option("--stop", is_flag=True, hidden=True)
-def main(states: int, worker: str | None, servers: str, folder: Path | None, stop: bool) -> None:  # noqa: FBT001
-    """Print memory and recovery of STATES states, in memory and on disk.
+def main(states: int, out: Path, **of_worker: Any) -> None:
+    """Measure memory and recovery of STATES states, in memory and on disk.
 
     Example: python -m benchmarks.streams.tables --states 100000
     """
-    if worker is not None and folder is not None:
-        kafka = KafkaSettings(bootstrap_servers=servers, partitions=PARTITIONS)
-        asyncio.run(recover(kafka, worker, folder, stop=stop))
+    if of_worker["worker"]:
+        set_up_logs("streams")
+        kafka = KafkaSettings(bootstrap_servers=of_worker["servers"], partitions=PARTITIONS)
+        work = recover(kafka, of_worker["worker"], of_worker["folder"], stop=of_worker["stop"])
+        asyncio.run(work)
         return
-    click.echo(f"{taken_by_others():.0%} of the processors are taken by others")
+    before = taken_by_others()
     with (
         tempfile.TemporaryDirectory() as made,
         running_kafka(Path(made) / "kafka") as broker,
@@ -164,19 +178,34 @@ def main(states: int, worker: str | None, servers: str, folder: Path | None, sto
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=PARTITIONS)
         asyncio.run(create_topics(kafka.bootstrap_servers, kafka.topic_prefix, TOPICS, PARTITIONS))
         asyncio.run(fill(kafka, states))
-        click.echo("| tables | recovery s | its CPU s | CPU s since the start | RSS MB |")
-        click.echo("| --- | --- | --- | --- | --- |")
-        for name, tables, stop_it in (
-            ("in memory, from the topic", "memory", False),
-            ("on disk, from the topic", "rocksdb", True),
-            ("on disk, after a clean stop", "rocksdb", False),
-            ("on disk, after kill -9", "rocksdb", False),
-        ):
-            found = started(kafka, tables, Path(made) / tables, stop=stop_it)
-            click.echo(
-                f"| {name} | {found['seconds']:.1f} | {found['cpu']:.1f} "
-                f"| {found['cpu_in_all']:.1f} | {found['rss_mb']:.0f} |"
-            )
+        lines = list(_lines(kafka, states, Path(made), broker.broker.data_dir))
+    publish(lines, (before, taken_by_others()), out)
+
+
+def _lines(kafka: KafkaSettings, states: int, folder: Path, log: Path) -> Iterator[str]:
+    yield "# Tables of the latest states, measured"
+    yield ""
+    yield "Made by `python -m benchmarks.streams.tables`; docs/benchmarks.md says how to read it."
+    yield ""
+    yield from described(("faust-streaming", "aiokafka", "rocksdict"))
+    yield f"- {states:,} states of {STATE_BYTES:,} bytes and their headers, {PARTITIONS} partitions"
+    topic = log_bytes(log, kafka.topic("case-state")) / states
+    yield f"- on the broker's disk: {topic:,.0f} bytes a state"
+    yield ""
+    yield "| tables | recovery s | its CPU s | CPU s in all | RSS MB | bytes a state on disk |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for name, tables, stop_it in (
+        ("in memory, from the topic", "memory", False),
+        ("on disk, from the topic", "rocksdb", True),
+        ("on disk, after a clean stop", "rocksdb", False),
+        ("on disk, after kill -9", "rocksdb", False),
+    ):
+        found = started(kafka, tables, folder / tables, stop=stop_it)
+        on_disk = folder_bytes(folder / tables) / states
+        yield (
+            f"| {name} | {found['seconds']:.1f} | {found['cpu']:.1f} "
+            f"| {found['cpu_in_all']:.1f} | {found['rss_mb']:.0f} | {on_disk:,.0f} |"
+        )
 
 
 if __name__ == "__main__":
