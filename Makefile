@@ -63,7 +63,7 @@ format: setup
 	$(BIN)/ruff format
 
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra files --group dev --generate-hashes --universal --python-version 3.11 -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra files --extra tracing --group dev --generate-hashes --universal --python-version 3.11 -o requirements.lock
 
 schemas: setup
 	$(BIN)/python -m schemas.publish

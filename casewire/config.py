@@ -25,6 +25,7 @@ from casewire.tables import (
     read_secret,
     read_table,
 )
+from casewire.tracing import TracingSettings, with_headers
 from ingress.auth import NAMED_KINDS, Credential, policy
 from ingress.settings import CredentialSettings, DomainSettings, IngressSettings
 from schemas.envelope import DOMAIN_PATTERN
@@ -63,7 +64,7 @@ class Config(Table, frozen=True, kw_only=True):
     """The whole configuration. `file` is None if there is none.
 
     Secrets have been read: those of `credentials`, the URLs of sinks with a `url_file`,
-    and those of `kafka` and `alerts`.
+    and those of `kafka`, `alerts` and `tracing`.
     `access_files` are all files that say who may forward; `state_token_file` has the token of the
     state API.
     """
@@ -82,6 +83,7 @@ class Config(Table, frozen=True, kw_only=True):
     exclusions: Mapping[str, ExclusionSettings]
     sinks: Mapping[str, SinkTable]
     alerts: AlertSettings
+    tracing: TracingSettings
 
     @property
     def own_broker(self) -> bool:
@@ -105,6 +107,7 @@ _TABLES: Final[Mapping[str, type[Table]]] = {
     "ingress": IngressSettings,
     "streams": StreamsSettings,
     "alerts": AlertSettings,
+    "tracing": TracingSettings,
 }
 _NAMED: Final[Mapping[str, Sequence[str]]] = {
     "domains": keys_of(DomainSettings),
@@ -192,6 +195,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     ingress = read_table(IngressSettings, _table(raw, "ingress"), ("ingress",), errors)
     streams = read_table(StreamsSettings, _table(raw, "streams"), ("streams",), errors)
     alerts = read_table(AlertSettings, _table(raw, "alerts"), ("alerts",), errors)
+    tracing = read_table(TracingSettings, _table(raw, "tracing"), ("tracing",), errors)
     domains = read_named(DomainSettings, raw, "domains", DOMAIN_PATTERN, errors)
     settings = read_named(CredentialSettings, raw, "credentials", NAME_PATTERN, errors)
     folder = Path() if path is None else path.parent
@@ -199,7 +203,14 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     exclusions = read_named(ExclusionSettings, raw, "exclusions", NAME_PATTERN, errors)
     sinks = read_sinks(_table(raw, "sinks") if "sinks" in raw else None, folder, errors)
     errors.extend(sink_problems(sinks, exclusions))
-    if machine is None or kafka is None or ingress is None or streams is None or alerts is None:
+    if (
+        machine is None
+        or kafka is None
+        or ingress is None
+        or streams is None
+        or alerts is None
+        or tracing is None
+    ):
         return None
     errors.extend(f"[alerts] {text}" for text in alerts.problems())
     data_dir = _data_dir(raw, machine, folder)
@@ -224,6 +235,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         exclusions=exclusions,
         sinks=sinks,
         alerts=with_secrets(alerts, folder, errors),
+        tracing=with_headers(tracing, folder, errors),
     )
     errors.extend(_contradictions(config))
     return config

@@ -15,10 +15,13 @@ from casewire.data_dir import open_data_dir
 from casewire.health import Health, serving_health
 from casewire.ingress_workers import keep_workers, worker_command
 from casewire.logs import set_up_logs
+from casewire.tracing import tracing
 from ingress.access import Access
 from ingress.app import create_app
+from ingress.following import FollowedPublisher, Timed
 from ingress.server import serve
 from ingress.spool_publisher import create_publisher
+from schemas.tracing import Tracer
 
 #: Objects that have come and stayed before the garbage collector looks at them.
 _COLLECTED_AFTER: Final = 20_000
@@ -48,7 +51,8 @@ def ingress(launch: Launch, workers: int) -> None:
         uvloop.run(keep_workers(worker_command(launch.file), workers))
         return
     _raise_file_limit(config.ingress.max_connections)
-    uvloop.run(_run(config, launch.config))
+    with tracing(config.tracing, "ingress") as tracer:
+        uvloop.run(_run(config, launch.config, tracer))
 
 
 def files_wanted(connections: int) -> int:
@@ -65,11 +69,17 @@ def _raise_file_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _run(config: Config, load: Callable[[], Config]) -> None:
+async def _run(config: Config, load: Callable[[], Config], tracer: Tracer | None) -> None:
     publisher = create_publisher(config.cluster, config.ingress, config.data_dir / "spool")
     access = Access(read_policy(config))
     tell_of_missing_keys(access.policy)
-    app = create_app(config.ingress, access, publisher)
+    if tracer is None:
+        app = create_app(config.ingress, access, publisher)
+    else:
+        topic, continues = config.cluster.topic("captured"), config.tracing.continue_incoming
+        followed = FollowedPublisher(publisher, tracer, topic, continues=continues)
+        app = create_app(config.ingress, access, followed)
+        app.forward = Timed(app.forward)
     # What is here by now stays. The garbage collector would look through all of it again and again,
     # and let a request wait for 30 ms each time. Requests leave no circles behind: what is under
     # way need not be looked through at every 700th object either.

@@ -95,8 +95,10 @@ def tell_end(error: BaseException, text: str) -> bool:
     ours = [each for each in handlers if isinstance(each, _Handler)]
     if not ours or ours[0].stream.isatty():
         return False
-    plain = {"reason": text} if isinstance(error, _PLAIN) else {}
-    _log.critical("the process ends", exc_info=error, **plain)
+    if isinstance(error, _PLAIN):
+        _log.critical("the process ends", error=type(error).__name__, reason=text)
+    else:
+        _log.critical("the process ends", exc_info=error)
     return True
 
 

@@ -20,8 +20,10 @@ from casewire.rebuild import rebuild, rebuildable, states_to_read, told
 from casewire.sink_config import choice_of, no_such_sink, sources
 from casewire.state_api import serving_states, told_address
 from casewire.topics import require_topics
+from casewire.tracing import tracing
 from kafka_clients.rights import Right, rights
 from schemas.errors import ConfigError
+from schemas.tracing import Tracer
 from sinks.registry import make_sink
 from streams.app import App, create_sink_app, create_streams_app, recovered, run
 from streams.delivery import Delivery, Pace
@@ -36,7 +38,8 @@ def streams(launch: Launch) -> None:
     """Decode captured events and keep the latest state of each case and form, until stopped."""
     config = launch.config()
     _prepare(config, "streams")
-    uvloop.run(_run_streams(config))
+    with tracing(config.tracing, "streams") as tracer:
+        uvloop.run(_run_streams(config, tracer))
 
 
 @click.command(epilog="Example: casewire sink sqlite")
@@ -58,7 +61,8 @@ def sink(launch: Launch, name: str, *, anew: bool) -> None:
     if anew:
         click.echo(uvloop.run(_rebuild_sink(config, name)))
         return
-    uvloop.run(_run_sink(config, name))
+    with tracing(config.tracing, f"sink-{name}") as tracer:
+        uvloop.run(_run_sink(config, name, tracer))
 
 
 def _prepare(config: Config, role: str) -> None:
@@ -74,16 +78,18 @@ def _rights(config: Config, role: str) -> Sequence[Right]:
     return rights(config.cluster, sources(config.sinks))[role]
 
 
-async def _run_streams(config: Config) -> None:
+async def _run_streams(config: Config, tracer: Tracer | None) -> None:
     await require_topics(config.cluster, _rights(config, "streams"))
     address, listener = first_free(Address.parse(config.streams.bind), "CASEWIRE_STREAMS_BIND")
     told = told_address(address)
-    app = create_streams_app(config.cluster, config.streams, config.data_dir, address=told)
+    app = create_streams_app(
+        config.cluster, config.streams, config.data_dir, address=told, tracer=tracer
+    )
     async with serving_states(app, config, told, listener):
         await _serve(app, "streams", config, state_api=told)
 
 
-async def _run_sink(config: Config, name: str) -> None:
+async def _run_sink(config: Config, name: str, tracer: Tracer | None) -> None:
     await require_topics(config.cluster, _rights(config, f"sink-{name}"))
     settings = config.sinks[name]
     delivery = Delivery(
@@ -92,7 +98,9 @@ async def _run_sink(config: Config, name: str) -> None:
         choice_of(settings, config.exclusions),
         Pace(settings.batch_rows, settings.max_per_second),
     )
-    app = create_sink_app(delivery, settings, config.cluster, config.streams, config.data_dir)
+    app = create_sink_app(
+        delivery, settings, config.cluster, config.streams, config.data_dir, tracer
+    )
     try:
         await _serve(app, f"sink-{name}", config)
     finally:

@@ -15,6 +15,7 @@ from schemas.alert import Alert
 from schemas.errors import DeliveryError, Rejection, TargetError
 from schemas.settings import KafkaSettings
 from schemas.times import now
+from schemas.tracing import Tracer
 from streams import metrics
 from streams.ages import received
 from streams.alarms import TargetCause, as_record, of_target
@@ -31,7 +32,7 @@ from streams.ledger import Ledger
 from streams.records import Out, Record, about, captured_id, header
 from streams.replays import aimed_at, earliest_ms, is_replay, typed_again
 from streams.state import STAGE, CaseJudge, Judge, Judged
-from streams.trail import Trail
+from streams.trail import Trail, trail
 
 Agent: TypeAlias = Callable[[faust.StreamT[bytes]], Coroutine[Any, Any, None]]
 
@@ -43,11 +44,17 @@ class Wiring:
     """What the agents of a worker share.
 
     `ahead`: batches that may wait for their sends. `dead_letter_limit`: see streams/flood.py.
+    `tracer`: what records spans, if something does.
     """
 
     kafka: KafkaSettings
     ahead: int
     dead_letter_limit: float
+    tracer: Tracer | None = None
+
+    def trail(self, stage: str) -> Trail | None:
+        """Return what tells of single events at a stage, None if nobody wants to know."""
+        return trail(stage, self.kafka, self.tracer)
 
     async def decoded(self, record: Any) -> Decoded:
         """Decode a captured record, with its body from elsewhere if it is too large."""
@@ -89,10 +96,10 @@ class Wiring:
     async def bury(self, batch: Batch, stage: str, failed: Failed) -> None:
         """Send a dead letter for each record that failed."""
         letters = []
-        trail = Trail.of(stage)
+        told = self.trail(stage)
         for record, rejection in failed:
-            if trail is not None:
-                trail.passed(record, "dead")
+            if told is not None:
+                told.passed(record, "dead", failed=rejection.cause)
             metrics.DEAD_LETTERS.labels(stage, rejection.cause).inc()
             if rejection.cause == "unexpected":
                 _log.error(
@@ -151,17 +158,17 @@ async def _decode(
     latest: dict[tuple[str, str], int] = {}
     typed: dict[str, list[Out]] = {}
     failed: list[tuple[Record, Rejection]] = []
-    trail = Trail.of(gate.stage)
+    told = wiring.trail(gate.stage)
     for record in records:
         try:
-            decoded = await wiring.decoded(record)
+            decoded = await (
+                wiring.decoded(record) if told is None else _followed(wiring, record, told)
+            )
         except KafkaError:
             raise  # not the record's fault: end, and begin again with this batch
         except Exception as error:  # noqa: BLE001 - whatever it is, what is behind it must not wait
             failed.append((record, rejection_of(error)))
         else:
-            if trail is not None:
-                trail.passed(record, decoded.topic)
             typed.setdefault(decoded.topic, []).append(decoded.out)
             domain = header(record.headers, "casewire-domain") or ""
             latest[domain, decoded.topic] = record.timestamp
@@ -175,6 +182,12 @@ async def _decode(
     return latest
 
 
+async def _followed(wiring: Wiring, record: Record, told: Trail) -> Decoded:
+    told.begin()
+    decoded = await wiring.decoded(record)
+    return decoded.followed(told.passed(record, decoded.topic))
+
+
 def keeper(wiring: Wiring, table: BatchTable, judge: Judge, topic: str) -> Agent:
     """Return the agent that keeps the latest states of the events on `topic` in `table`."""
     gate = wiring.gate(STAGE)
@@ -182,7 +195,7 @@ def keeper(wiring: Wiring, table: BatchTable, judge: Judge, topic: str) -> Agent
     async def keep_latest(stream: faust.StreamT[bytes]) -> None:
         async for batch in stream.noack():  # type: ignore[attr-defined]
             changes = table.changes(batch)
-            verdicts = _Verdicts(batch, topic)
+            verdicts = _Verdicts(batch, topic, wiring.trail(STAGE))
             for record in batch.records:
                 judged = verdicts.of(record, partial(judge, record, changes.get(record.key or b"")))
                 if judged is not None:
@@ -220,7 +233,8 @@ def case_keeper(wiring: Wiring, cases: Cases) -> Agent:
             from_forms = batch.topic == changes_topic
             judge = cases.change if from_forms else cases.snapshot
             states, folds = cases.states.changes(batch), cases.folds.changes(batch)
-            verdicts = _Verdicts(batch, CASE_CHANGES.topic if from_forms else "cases")
+            topic = CASE_CHANGES.topic if from_forms else "cases"
+            verdicts = _Verdicts(batch, topic, wiring.trail(STAGE))
             for record in batch.records:
                 key = record.key or b""
                 judged = verdicts.of(
@@ -248,16 +262,18 @@ def _put(changes: Changes, out: Out | None) -> None:
 class _Verdicts:
     """How the events of a batch ended, for the ledger and the metrics. `topic` is a short name."""
 
-    def __init__(self, batch: Batch, topic: str) -> None:
+    def __init__(self, batch: Batch, topic: str, told: Trail | None) -> None:
         self._batch = batch
         self._topic = topic
         self._ledger = Ledger(STAGE, written="applied")
         self._ends: Counter[tuple[str, bool, bool]] = Counter()
-        self._trail = Trail.of(STAGE)
+        self._trail = told
         self.failed: list[tuple[Record, Rejection]] = []
 
     def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
         """Return the verdict of a record, None if it is one for the dead letters."""
+        if self._trail is not None:
+            self._trail.begin()
         try:
             judged = judge()
         except Exception as error:  # noqa: BLE001 - as above
@@ -265,7 +281,7 @@ class _Verdicts:
             self._ledger.add(record, "dead")
             return None
         if self._trail is not None:
-            self._trail.passed(record, judged.outcome)
+            judged = judged.followed(self._trail.passed(record, judged.outcome))
         self._ledger.add(record, judged.outcome)
         self._ends[judged.outcome, judged.doubtful, judged.untimed] += 1
         return judged
@@ -300,6 +316,7 @@ def deliverer(
         async for group in gathering.groups(batches):
             ours = [_for_sink(delivery.stage, batch) for batch in group]
             down = partial(tell, group[0], "target_unavailable")
+            told = wiring.trail(delivery.stage)
             try:
                 delivered = await delivery.deliver([e for records in ours for e in records], down)
             except TargetError as error:
@@ -310,6 +327,7 @@ def deliverer(
                 part = delivered.part(start, len(records))
                 if records:
                     await _told(wiring, gate, (batch, records), part)
+                    _follow(told, records, part.ends)
                 topic = wiring.kafka.short(batch.topic)
                 _count((delivery.name, topic, str(batch.partition)), batch, part.ends)
                 _count_ages(delivery.name, records, part.ends)
@@ -349,17 +367,21 @@ def _count(place: tuple[str, str, str], batch: Batch, ends: Sequence[str]) -> No
         metrics.DELIVERED.labels(*place, outcome).inc(count)
 
 
+def _follow(told: Trail | None, records: Sequence[Record], ends: Sequence[str]) -> None:
+    if told is not None:
+        for record, end in zip(records, ends, strict=True):
+            if end != "dead":  # those are told of where they are buried
+                told.passed(record, end)
+
+
 async def _told(
     wiring: Wiring, gate: Gate, read: tuple[Batch, Sequence[Record]], delivered: Delivered
 ) -> None:
     """Send what became of a batch's records. What the sink did not want tells of no flood."""
     batch, records = read
     ledger = Ledger(gate.stage, written="written")
-    trail = Trail.of(gate.stage)
     for record, end in zip(records, delivered.ends, strict=True):
         ledger.add(record, end)
-        if trail is not None and end != "dead":
-            trail.passed(record, end)
     failed = [(records[place], why) for place, why in delivered.rejected.items()]
     wanted = [records[place] for place in delivered.wanted()]
     await wiring.stop_flood(batch, gate, wanted, failed)

@@ -20,6 +20,7 @@ from kafka_clients.login import client_options
 from schemas.errors import named
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
+from schemas.tracing import Tracer
 from sinks.settings import SinkTable
 from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper, replayer
 from streams.batches.assignor import WholeAssignor
@@ -60,11 +61,17 @@ COLLECTED_OBJECTS = 20_000
 
 
 def create_streams_app(
-    kafka: KafkaSettings, settings: StreamsSettings, data_dir: Path, *, address: str = ""
+    kafka: KafkaSettings,
+    settings: StreamsSettings,
+    data_dir: Path,
+    *,
+    address: str = "",
+    tracer: Tracer | None = None,
 ) -> faust.App:
     """Return the worker that decodes captured events and keeps latest states.
 
     `address` (host:port) is where other workers find its state API; the default is what is bound.
+    `tracer` records what becomes of events whose trace is sampled.
     """
     url = f"http://{address or settings.bind}"
     group = kafka.group("streams")
@@ -73,7 +80,7 @@ def create_streams_app(
         group, kafka, settings, data_dir, canonical_url=url, table_standby_replicas=replicas
     )
     use_batches(app)
-    wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit)
+    wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit, tracer)
     writer = f"{os.uname().nodename}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     window = settings.doubt_window_seconds * SECOND_MICROSECONDS
     tables = {kind: add_table(app, kafka, f"{kind}-state") for kind in KINDS}
@@ -115,6 +122,7 @@ def create_sink_app(
     kafka: KafkaSettings,
     settings: StreamsSettings,
     data_dir: Path,
+    tracer: Tracer | None = None,
 ) -> faust.App:
     """Return the worker that writes to a sink, with a consumer group of its own."""
     gathering = Gathering(rows=sink.batch_rows, size=sink.batch_bytes, seconds=sink.batch_seconds)
@@ -128,7 +136,7 @@ def create_sink_app(
         consumer_max_fetch_size=SINK_FETCH_BYTES,
     )
     use_batches(app, excused=lambda: delivery.busy or gathering.waiting)
-    wiring = Wiring(kafka, 0, settings.dead_letter_limit)
+    wiring = Wiring(kafka, 0, settings.dead_letter_limit, tracer)
     agent = deliverer(wiring, delivery, gathering, errors_are_safe=sink.errors_are_safe)
     add_agent(app, kafka, (*sink.sources, REPLAYS), agent)
     return app

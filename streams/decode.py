@@ -9,7 +9,7 @@ from schemas.claim import CLAIM, Claim
 from schemas.envelope import Captured, derived_headers
 from schemas.form import FormEvent
 from schemas.parse import REFERRED_XMLNS, Destination, destination, key, parse, subject
-from streams.records import Out, Record, header
+from streams.records import Out, Record, followed, header
 from streams.sizes import fitting
 
 STAGE: Final = "decode"
@@ -23,6 +23,13 @@ class Decoded:
     topic: str
     out: Out
     changes: Sequence[Out] = ()
+
+    def followed(self, traceparent: bytes) -> "Decoded":
+        """Return the same, going on with a trace unless its context is empty."""
+        if not traceparent:
+            return self
+        changes = [followed(change, traceparent) for change in self.changes]
+        return Decoded(self.topic, followed(self.out, traceparent), changes)
 
 
 def claim_of(record: Record) -> Claim | None:

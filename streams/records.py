@@ -7,6 +7,7 @@ from uuid import UUID
 
 from schemas.envelope import REQUEST_ID, Headers, told_request_id
 from schemas.times import from_microseconds
+from schemas.tracing import continued
 
 
 class Record(Protocol):
@@ -44,6 +45,11 @@ class Out(NamedTuple):
     key: bytes
     value: bytes | None
     headers: Headers
+
+
+def followed(out: Out, traceparent: bytes) -> Out:
+    """Return a record that goes on with another trace context."""
+    return Out(out.key, out.value, continued(out.headers, traceparent))
 
 
 def header(headers: Headers, name: str) -> str | None:

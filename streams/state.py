@@ -25,7 +25,7 @@ from streams.compact import (
     latest_saved,
 )
 from streams.fold import CaseFold, fold_change, unseen_forms, with_rival, without_rivals
-from streams.records import Out, Record, captured_id, header
+from streams.records import Out, Record, captured_id, followed, header
 from streams.shortcut import successor
 from streams.sizes import fitting
 from streams.tombstones import Gone
@@ -49,6 +49,12 @@ class Judged:
     doubtful: bool
     untimed: bool
     fold: Out | None = None
+
+    def followed(self, traceparent: bytes) -> "Judged":
+        """Return the same, going on with a trace unless its context is empty."""
+        if not traceparent or self.publish is None:
+            return self
+        return replace(self, publish=followed(self.publish, traceparent))
 
 
 Judge: TypeAlias = Callable[[Record, bytes | None], Judged]

@@ -55,6 +55,10 @@ class System:
         return [f"sink {name}" for name in self.sinks]
 
     @property
+    def environment(self) -> Mapping[str, str]:
+        return {**os.environ, **self.env}
+
+    @property
     def config_file(self) -> Path:
         return self.folder / "casewire.toml"
 
@@ -85,7 +89,7 @@ class System:
     def start(self, role: str, program: Sequence[str] = ("-m", "casewire")) -> None:
         """Start a role; several processes of one are told apart by what follows a `#`."""
         command = self.command(*role.partition("#")[0].split(), program=program)
-        env = {**os.environ, **self.env, **self.role_env.get(role, {})}
+        env = {**self.environment, **self.role_env.get(role, {})}
         with self.log(role).open("ab") as log:
             self.processes[role] = subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
