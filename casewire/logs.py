@@ -21,7 +21,7 @@ from schemas.errors import ConfigError, QueryError, UnavailableError, WorkerErro
 
 #: Their lines at INFO tell of every heartbeat and fetch.
 _TALKATIVE: Final = ("aiokafka", "faust", "mode", "uvicorn", "asyncio")
-_OURS: Final = ("casewire", "ingress", "streams", "sinks")
+_OURS: Final = ("casewire", "ingress", "streams", "sinks", "kafka_clients")
 _LONGEST_EVENT: Final = 500
 _LONGEST_CHAIN: Final = 10
 _FIRST: Final = ("timestamp", "level", "role", "instance", "pid", "logger", "event")
