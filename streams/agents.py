@@ -17,7 +17,7 @@ from schemas.settings import KafkaSettings
 from schemas.times import now
 from schemas.tracing import Tracer
 from streams import metrics
-from streams.ages import received
+from streams.ages import ages
 from streams.alarms import TargetCause, as_record, of_target
 from streams.batches.batch import Batch
 from streams.batches.table import BatchTable, Changes
@@ -345,12 +345,10 @@ def _for_sink(stage: str, batch: Batch) -> Sequence[Any]:
 
 def _count_ages(sink: str, records: Sequence[Record], ends: Sequence[str]) -> None:
     """Count how old what was written now is."""
-    times = (
-        received(record.headers)
-        for record, end in zip(records, ends, strict=True)
-        if end == "written"
-    )
-    metrics.AGES.add(sink, Counter(times), time_ns() // 1000)
+    written = (record for record, end in zip(records, ends, strict=True) if end == "written")
+    histogram = metrics.AGE.labels(sink)
+    for age in ages(written, time_ns() // 1000):
+        histogram.observe(age)
 
 
 def _count(place: tuple[str, str, str], batch: Batch, ends: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from typing import Final, get_args
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from schemas.errors import Cause
-from streams.ages import Ages
 from streams.compact import Outcome
 
 DECODED: Final = Counter(
@@ -64,7 +63,10 @@ WRITE_RECORDS: Final = Histogram(
     "casewire_sink_write_records", "Records that were to be written at once.", ["sink"],
     buckets=(1, 10, 100, 1000, 10_000),
 )  # fmt: skip
-AGES: Final = Ages()
+AGE: Final = Histogram(
+    "casewire_sink_age_seconds", "Seconds from HQ's received-on to written.", ["sink"],
+    buckets=(1, 2, 5, 10, 30, 60, 300, 900, 3600, 6 * 3600, 86_400, 7 * 86_400),
+)  # fmt: skip
 
 #: What has a latest state, and what has none.
 _JUDGED: Final = ("cases", "case-changes", "forms", "users", "locations")
@@ -87,9 +89,8 @@ def begin_streams() -> None:
 
 def begin_sink(sink: str) -> None:
     """Have the counters of a sink begin at 0."""
-    for each in (RETRIES, WRITING, WRITE_SECONDS, WRITE_RECORDS):
+    for each in (RETRIES, WRITING, WRITE_SECONDS, WRITE_RECORDS, AGE):
         each.labels(sink)
-    AGES.begin(sink)
     _begin_dead_letters((f"sink:{sink}",))
 
 

@@ -75,9 +75,9 @@ async def text(system: System) -> AsyncIterator[Mapping[str, str]]:
     told = [("server-modified-on", now()), ("content-type", JSON)]
     assert (await post(url, case("m1", domain="measured"), told))[0] == 200
     assert (await post(url, b"{", [("content-type", JSON)]))[0] == 200
+    await system.caught_up()
     system.start("alerts run")
     await system.ready(["alerts run"])
-    await system.caught_up()
     yield await told_of_letters(system)
     system.processes["alerts run"].terminate()
     system.processes.pop("alerts run").wait(30)

@@ -1,42 +1,36 @@
-from collections import Counter
-
 from hypothesis import given, strategies as st
-from prometheus_client import CollectorRegistry
 
+from schemas.envelope import Headers
 from schemas.times import from_microseconds
-from streams.ages import Ages, received
+from streams.ages import ages
+from tests.streams.made import Made
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
 LIVE = ("casewire-origin", b"live")
 
 
+def aged(*headers: Headers) -> list[float]:
+    return list(ages([Made(b"{}", headers=each) for each in headers], NOW))
+
+
+def said(name: str, seconds: int) -> tuple[str, bytes]:
+    return name, from_microseconds(NOW - seconds * SECOND).encode()
+
+
 @given(st.lists(st.integers(-10, 10**7)))
-def test_each_age_is_in_its_bucket_and_in_the_sum(seconds: list[int]) -> None:
-    registry = CollectorRegistry()
-    times: Counter[str | None] = Counter(from_microseconds(NOW - age * SECOND) for age in seconds)
-    Ages(registry).add("here", times, NOW)
-
-    def value(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(name, {"sink": "here", **labels})
-
-    assert value("casewire_sink_age_seconds_sum") == sum(max(0, age) for age in seconds)
-    assert value("casewire_sink_age_seconds_count") == len(seconds)
-    for bound in (1, 60, 3600, 86400):
-        counted = value("casewire_sink_age_seconds_bucket", le=f"{bound}.0")
-        assert counted == sum(age <= bound for age in seconds)
+def test_each_record_is_as_old_as_hq_says_and_none_is_of_tomorrow(seconds: list[int]) -> None:
+    found = aged(*([LIVE, said("received-on", age)] for age in seconds))
+    assert found == [max(0, age) for age in seconds]
 
 
-def test_the_age_is_told_by_hq_and_by_what_is_live_only() -> None:
-    case = ("server-modified-on", b"2026-01-01T00:00:00.000000Z")
-    form = ("received-on", b"2026-01-02T00:00:00.000000Z")
-    assert received([LIVE, case]) == case[1].decode()
-    assert received([case, LIVE, form]) == form[1].decode()
-    assert received([LIVE]) is None
-    assert received([("casewire-origin", b"replay"), form]) is None
+def test_a_form_tells_when_it_was_received_and_a_case_when_it_was_modified() -> None:
+    case, form = said("server-modified-on", 5), said("received-on", 9)
+    assert aged([LIVE, case], [case, LIVE, form], [form, LIVE]) == [5, 9, 9]
 
 
-def test_what_is_no_time_is_not_counted() -> None:
-    registry = CollectorRegistry()
-    Ages(registry).add("here", Counter({None: 1, "soon": 1, "2026-01-01": 1}), NOW)
-    assert registry.get_sample_value("casewire_sink_age_seconds_count", {"sink": "here"}) == 0
+def test_what_has_no_time_or_is_a_replay_is_left_out() -> None:
+    replay = ("casewire-origin", b"replay")
+    assert aged([LIVE], [replay, said("received-on", 5)], [said("received-on", 5)]) == []
+    for text in (b"", b"soon", b"2026-01-01", b"2026-01-01T00:00:00", b"\xff"):
+        assert aged([LIVE, ("received-on", text)]) == []
