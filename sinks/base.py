@@ -1,7 +1,7 @@
 """What a sink is: the promise between the runner (streams/delivery.py) and every connector."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 import orjson
@@ -107,6 +107,20 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Give everything back. Never raises; may be called at any time, and twice."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A sink that can make of messages what it writes before it is their turn.
+
+    That is done while it writes what came before.
+    """
+
+    def prepare(self, messages: Sequence[Message]) -> Sequence[Any]:
+        """Return one for each message, in order: a Rejection if it will never be taken."""
+
+    async def write_prepared(self, prepared: Sequence[Any]) -> Sequence[Result]:
+        """Write what was prepared; the same promise as `write`."""
 
 
 @runtime_checkable

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeAlias
+
+import msgspec
 
 from sinks.base import Message, Outcome
 from sinks.guard import Decision, Held, OnDelete, decided, parts
@@ -62,11 +63,13 @@ class MemorySink:
         for row in (row for rows in decision.upserts.values() for row in rows):
             before = self.rows.get((domain, state, row.id))
             line = filled(row.line, before.line.own if before else {})
-            self.rows[domain, state, row.id] = replace(row, line=line)
+            self.rows[domain, state, row.id] = msgspec.structs.replace(row, line=line)
         for each in (each for ids in decision.removed.values() for each in ids):
             if self.guards[domain, state, each].deleted:
                 self.rows.pop((domain, state, each), None)
         for each in (each for ids in decision.marked.values() for each in ids):
             if (before := self.rows.get((domain, state, each))) is not None:
-                line = replace(before.line, own={**before.line.own, "cw_deleted": True})
-                self.rows[domain, state, each] = replace(before, line=line)
+                line = msgspec.structs.replace(
+                    before.line, own={**before.line.own, "cw_deleted": True}
+                )
+                self.rows[domain, state, each] = msgspec.structs.replace(before, line=line)

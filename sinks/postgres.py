@@ -27,7 +27,7 @@ from sinks.catalog import Catalog
 from sinks.guard import OnDelete, parts
 from sinks.layout import FAMILIES, State
 from sinks.postgres_tables import Connection, applied, at_once, grown, held_versions
-from sinks.rows import Row, looks_bad, prepared
+from sinks.rows import Row, looks_bad, prepared, rows_of
 
 Fault: TypeAlias = Literal["transient", "target", "row"]
 
@@ -79,8 +79,13 @@ class PostgresSink:
         with _translated_errors(rows_to_blame=False):
             await self._connected()
 
+    def prepare(self, messages: Sequence[Message]) -> Sequence[Row | Rejection]:
+        return rows_of(messages, takes_nul=False)
+
     async def write(self, messages: Sequence[Message]) -> Sequence[Outcome]:
-        rows = prepared(messages, takes_nul=False)
+        return await self.write_prepared(prepared(messages, takes_nul=False))
+
+    async def write_prepared(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         outcomes: dict[int, Outcome] = {}
         rejections: dict[int, Rejection] = {}
         for places in parts(rows).values():

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
+import msgspec
 import orjson
 
 from schemas.case import CaseState, Index
@@ -28,9 +28,8 @@ _LONG_KEY: Final = 600
 _NUL_IN_JSON: Final = b"\\u0000"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A row of one table.
+class Line(msgspec.Struct, frozen=True):
+    """A row of one table. A struct, as values are: one is made for each event.
 
     `own` holds our columns but `cw_overflow`, `properties` the text of each thing that is not
     null. `kept` names the columns that the state's format cannot say: they are not in `own`, and
@@ -42,8 +41,7 @@ class Line:
     kept: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A state as a sink writes it: one line, and for a form those of its repeats.
 
     `group` is the case type, or the form's xmlns; `title` the name that people know a form by;
@@ -60,7 +58,7 @@ class Row:
     deleted: bool
     line: Line
     indices: Sequence[str] = ()
-    answers: Mapping[str, Json] = field(default_factory=dict)
+    answers: Mapping[str, Json] = {}
 
     def lines(self, repeats: Collection[str]) -> Mapping[str, Sequence[Line]]:
         """Return the lines by path, the state's own one at "".
@@ -73,7 +71,7 @@ class Row:
         lines: dict[str, Sequence[Line]] = {
             path: [self._inner(each) for each in inner] for path, inner in found.repeats.items()
         }
-        lines[""] = (replace(self.line, properties=found.texts),)
+        lines[""] = (msgspec.structs.replace(self.line, properties=found.texts),)
         return lines
 
     def _inner(self, found: Found) -> Line:
@@ -89,15 +87,25 @@ class Row:
 
 
 def prepared(messages: Sequence[Message], *, takes_nul: bool) -> Sequence[Row]:
-    """Return the row of each state, in order.
+    """Return the rows of states. Raises RejectedRowsError if one has none (`rows_of`)."""
+    found = rows_of(messages, takes_nul=takes_nul)
+    rows = [row for row in found if not isinstance(row, Rejection)]
+    if len(rows) < len(found):
+        raise RejectedRowsError(
+            {place: why for place, why in enumerate(found) if isinstance(why, Rejection)}
+        )
+    return rows
 
-    Raises RejectedRowsError for all states that hold text which the target does not take: lone
-    surrogates, which are not UTF-8, and NUL unless it `takes_nul`.
+
+def rows_of(messages: Sequence[Message], *, takes_nul: bool) -> Sequence[Row | Rejection]:
+    """Return the row of each state, in order, or why there is none.
+
+    That is so for text which the target does not take: lone surrogates, which are not UTF-8, and
+    NUL unless it `takes_nul`.
     """
-    rows: list[Row] = []
-    rejections: dict[int, Rejection] = {}
+    rows: list[Row | Rejection] = []
     cases = _clean_cases([m.event for m in messages if isinstance(m.event, CaseState)])
-    for number, message in enumerate(messages):
+    for message in messages:
         state = message.event
         row: Row | None = None
         if isinstance(state, CaseState):
@@ -106,12 +114,7 @@ def prepared(messages: Sequence[Message], *, takes_nul: bool) -> Sequence[Row]:
             row = _clean_form(state, takes_nul=takes_nul)
         else:
             raise TypeError("a table holds latest states")
-        if row is not None:
-            rows.append(row)
-        else:
-            rejections[number] = _rejection(state, takes_nul=takes_nul)
-    if rejections:
-        raise RejectedRowsError(rejections)
+        rows.append(_rejection(state, takes_nul=takes_nul) if row is None else row)
     return rows
 
 
@@ -199,7 +202,7 @@ def form_row(state: FormState) -> Row:
 def filled(line: Line, held: Mapping[str, Cell]) -> Line:
     """Return the line with the columns that it keeps taken from the row that it replaces."""
     kept = {column: held.get(column) for column in line.kept}
-    return replace(line, own={**line.own, **kept}, kept=frozenset())
+    return msgspec.structs.replace(line, own={**line.own, **kept}, kept=frozenset())
 
 
 def cells(line: Line, columns: Mapping[str, str]) -> Mapping[str, Cell]:
@@ -224,12 +227,13 @@ def by_column(
     lines: Sequence[Line], own: Iterable[str], columns: Mapping[str, str]
 ) -> Mapping[str, Sequence[Cell]]:
     """Return the cells of lines by column, as `cells` has them; what is null in all is left out."""
+    ours, sent = [line.own for line in lines], [line.properties for line in lines]
     found: dict[str, Sequence[Cell]] = {
-        column: [line.own.get(column) for line in lines] for column in own
+        column: [each.get(column) for each in ours] for column in own
     }
     for source, column in columns.items():
-        found[column] = [line.properties.get(source) for line in lines]
-    if any(not line.properties.keys() <= columns.keys() for line in lines):
+        found[column] = [each.get(source) for each in sent]
+    if any(not each.keys() <= columns.keys() for each in sent):
         found["cw_overflow"] = [cells(line, columns).get("cw_overflow") for line in lines]
     return {column: each for column, each in found.items() if each.count(None) < len(each)}
 

@@ -1,7 +1,7 @@
 """The agents: thin loops that read batches, have pure functions decide, and send what follows."""
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import time_ns
@@ -24,7 +24,7 @@ from streams.batches.table import BatchTable, Changes
 from streams.bodies import Bodies
 from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
-from streams.delivery import Delivered, Delivery
+from streams.delivery import Delivered, Delivery, Ready
 from streams.flood import Failed, FloodError, Gate, alert, captured_kind
 from streams.gathering import Gathering
 from streams.last_events import LastEvents
@@ -313,34 +313,49 @@ def deliverer(
 
     async def write_to_sink(stream: faust.StreamT[bytes]) -> None:
         batches = aiter(stream.noack())  # type: ignore[attr-defined]
-        async for group in gathering.groups(batches):
-            ours = [_for_sink(delivery.stage, batch) for batch in group]
-            down = partial(tell, group[0], "target_unavailable")
+        async for gathered in gathering.groups(_for_sink(delivery, batches)):
+            group = [each for each in gathered if not each.batch.revoked]
+            if not group:
+                continue
+            first = group[0].batch
+            down = partial(tell, first, "target_unavailable")
             told = wiring.trail(delivery.stage)
             try:
-                delivered = await delivery.deliver([e for records in ours for e in records], down)
+                delivered = await delivery.settle([e for each in group for e in each.ready], down)
             except TargetError as error:
-                await tell(group[0], "target_refuses", error)
+                await tell(first, "target_refuses", error)
                 raise error from None  # Faust logs the cause too, and that may quote data
             start = 0
-            for batch, records in zip(group, ours, strict=True):
-                part = delivered.part(start, len(records))
-                if records:
-                    await _told(wiring, gate, (batch, records), part)
-                    _follow(told, records, part.ends)
-                topic = wiring.kafka.short(batch.topic)
-                _count((delivery.name, topic, str(batch.partition)), batch, part.ends)
-                _count_ages(delivery.name, records, part.ends)
-                start += len(records)
-            for batch in group:
-                await batch.done()
+            for each in group:
+                part = delivered.part(start, len(each.records))
+                if each.records:
+                    await _told(wiring, gate, each, part)
+                    _follow(told, each.records, part.ends)
+                place = (wiring.kafka.short(each.batch.topic), str(each.batch.partition))
+                _count((delivery.name, *place), each.batch, part.ends)
+                _count_ages(delivery.name, each.records, part.ends)
+                start += len(each.records)
+            for each in group:
+                await each.batch.done(wiring.ahead)
 
     return write_to_sink
 
 
-def _for_sink(stage: str, batch: Batch) -> Sequence[Any]:
-    """Return the records of a batch that are for a sink: of `replays` only those aimed at it."""
-    return aimed_at(stage, batch.records) if is_replay(batch.records[0]) else batch.records
+@dataclass(frozen=True, slots=True)
+class _ForSink:
+    """The records of a batch that are for a sink, and what it is to write of them."""
+
+    batch: Batch
+    records: Sequence[Any]
+    ready: Sequence[Ready]
+
+
+async def _for_sink(delivery: Delivery, batches: AsyncIterator[Batch]) -> AsyncIterator[_ForSink]:
+    """Get batches ready; of `replays` only what is aimed at the sink."""
+    async for batch in batches:
+        replayed = is_replay(batch.records[0])
+        records = aimed_at(delivery.stage, batch.records) if replayed else batch.records
+        yield _ForSink(batch, records, await delivery.ready(records))
 
 
 def _count_ages(sink: str, records: Sequence[Record], ends: Sequence[str]) -> None:
@@ -372,11 +387,9 @@ def _follow(told: Trail | None, records: Sequence[Record], ends: Sequence[str]) 
                 told.passed(record, end)
 
 
-async def _told(
-    wiring: Wiring, gate: Gate, read: tuple[Batch, Sequence[Record]], delivered: Delivered
-) -> None:
+async def _told(wiring: Wiring, gate: Gate, read: _ForSink, delivered: Delivered) -> None:
     """Send what became of a batch's records. What the sink did not want tells of no flood."""
-    batch, records = read
+    batch, records = read.batch, read.records
     ledger = Ledger(gate.stage, written="written")
     for record, end in zip(records, delivered.ends, strict=True):
         ledger.add(record, end)

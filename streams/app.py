@@ -136,7 +136,7 @@ def create_sink_app(
         consumer_max_fetch_size=SINK_FETCH_BYTES,
     )
     use_batches(app, excused=lambda: delivery.busy or gathering.waiting)
-    wiring = Wiring(kafka, 0, settings.dead_letter_limit, tracer)
+    wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit, tracer)
     agent = deliverer(wiring, delivery, gathering, errors_are_safe=sink.errors_are_safe)
     add_agent(app, kafka, (*sink.sources, REPLAYS), agent)
     return app

@@ -3,16 +3,17 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
+import msgspec
 import structlog
 
 from schemas.errors import RejectedRowsError, Rejection, TransientError, named
 from schemas.form import FormState
-from sinks.base import EVENTS, Message, Outcome, Result, Sink, Source, parsed
+from sinks.base import EVENTS, Message, Outcome, Preparing, Result, Sink, Source, parsed
 from sinks.match import Choice
 from streams import metrics
 from streams.alarms import error_code
@@ -25,8 +26,13 @@ FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 30.0
 #: A target that has been down for so long is a trouble to tell people of, and then again.
 TELL_SECONDS: Final = 300.0
+#: Records that are made ready between two turns of the event loop: about a millisecond's work.
+_AT_A_TIME: Final = 40
 _WANTED: Final = frozenset({"written", "stale", "dead"})
 _EVERYTHING: Final = Choice({}, {})
+
+Prepare: TypeAlias = Callable[[Sequence[Message]], Sequence[Any]]
+"""Makes of messages what a sink takes; a Rejection of one that it never will."""
 
 Tell: TypeAlias = Callable[[TransientError], Awaitable[None]]
 """Is told of a target that has been down for a multiple of TELL_SECONDS."""
@@ -66,12 +72,31 @@ class Pace:
         return min(self.rows, self.per_second or self.rows)
 
 
+class Ready(msgspec.Struct, frozen=True):
+    """A record made ready for its write.
+
+    `item` is what the sink takes, or why it never will. `end`: how the record has ended without any
+    write. Of records with one `key` only the one of the greatest `version` is written; those of a
+    sink of events have no version.
+    """
+
+    item: Any
+    end: str = ""
+    key: tuple[Source, str] | None = None
+    version: int = 0
+
+
 @dataclass(slots=True)
 class Delivered:
     """How each of some records ended, in their order, and what the target refused, by place."""
 
     ends: list[str]
     rejected: dict[int, Rejection] = field(default_factory=dict)
+
+    def end(self, place: int, result: Outcome | Rejection) -> None:
+        self.ends[place] = "dead" if isinstance(result, Rejection) else result
+        if isinstance(result, Rejection):
+            self.rejected[place] = result
 
     def part(self, start: int, count: int) -> "Delivered":
         """Return the same of `count` of the records from `start` on."""
@@ -106,6 +131,10 @@ class Delivery:
         self.waiting = False
         self.busy = False
         self._sink = sink
+        self._prepare: Prepare = sink.prepare if isinstance(sink, Preparing) else _as_they_are
+        self._write_items: Callable[[Sequence[Any]], Awaitable[Sequence[Result]]] = (
+            sink.write_prepared if isinstance(sink, Preparing) else sink.write
+        )
         self._choice = choice
         self._pace = pace
         self._sleep = sleep
@@ -114,34 +143,42 @@ class Delivery:
 
     async def deliver(self, records: Sequence[SinkRecord], tell: Tell = _tell_nobody) -> Delivered:
         """Write what the sink wants of the records; return when all of them are settled."""
+        return await self.settle(await self.ready(records), tell)
+
+    async def ready(self, records: Sequence[SinkRecord]) -> Sequence[Ready]:
+        """Do what need not wait for the write before.
+
+        It is done a few records at a time: the write that goes on meanwhile has turns in between.
+        """
+        found: list[Ready] = []
+        for start in range(0, len(records), _AT_A_TIME):
+            await asyncio.sleep(0)
+            messages = [message_of(record) for record in records[start : start + _AT_A_TIME]]
+            found += made_ready(messages, self._choice, self._prepare)
+        return found
+
+    async def settle(self, ready: Sequence[Ready], tell: Tell = _tell_nobody) -> Delivered:
+        """Write what is ready; return when all of it is settled."""
         self.busy = True
         try:
-            return await self._settled(records, tell)
+            return await self._settled(ready, tell)
         finally:
             self.busy = False
 
-    async def _settled(self, records: Sequence[SinkRecord], tell: Tell) -> Delivered:
-        delivered = Delivered([""] * len(records))
-        messages: dict[int, Message] = {}
-        for place, record in enumerate(records):
-            message = message_of(record)
-            if isinstance(message, Rejection):
-                self._end(delivered, place, message)
-            else:
-                messages[place] = message
-        chosen = self._chosen(messages, delivered)
+    async def _settled(self, ready: Sequence[Ready], tell: Tell) -> Delivered:
+        delivered, chosen = chosen_of(ready)
         waits = backoff()
         while chosen:
             places = chosen[: 1 if self.waiting else self._pace.rows_at_once]
             began = time.monotonic()
-            results, error = await self._write([messages[place] for place in places])
+            results, error = await self._write([ready[place].item for place in places])
             metrics.WRITE_SECONDS.labels(self.name).observe(time.monotonic() - began)
             metrics.WRITE_RECORDS.labels(self.name).observe(len(places))
             for place, result in zip(places, results, strict=True):
                 if isinstance(result, TransientError):
                     error = error or result
                 else:
-                    self._end(delivered, place, result)
+                    delivered.end(place, result)
             chosen = [place for place in chosen if not delivered.ends[place]]
             if error is not None:
                 if await self._wait(next(waits), error):
@@ -155,37 +192,16 @@ class Delivery:
     async def close(self) -> None:
         await self._sink.close()
 
-    def _chosen(self, messages: Mapping[int, Message], delivered: Delivered) -> list[int]:
-        """Return the places of the messages to write, with the others' ends noted."""
-        left_out: dict[int, str] = {}
-        newest: dict[tuple[Source, str], int] = {}
-        for place, message in messages.items():
-            rule = self._choice.rule_against(message)
-            if rule:
-                left_out[place] = f"excluded by {rule}"
-            elif message.version:
-                held = newest.get((message.source, message.key))
-                newer = held is None or message.version >= messages[held].version
-                if held is not None:
-                    left_out[held if newer else place] = "superseded"
-                if newer:
-                    newest[message.source, message.key] = place
-        for place, end in left_out.items():
-            delivered.ends[place] = end
-        return [place for place in messages if place not in left_out]
-
-    async def _write(
-        self, messages: Sequence[Message]
-    ) -> tuple[Sequence[Result], TransientError | None]:
-        """Return how each message ended, and why the target could take none of them."""
+    async def _write(self, items: Sequence[Any]) -> tuple[Sequence[Result], TransientError | None]:
+        """Return how each item ended, and why the target could take none of them."""
         rejected: dict[int, Rejection] = {}
-        left = list(range(len(messages)))
+        left = list(range(len(items)))
         while True:
             try:
                 if not self._open:
                     await self._sink.open()
                     self._open = True
-                written = await self._sink.write([messages[place] for place in left])
+                written = await self._write_items([items[place] for place in left])
             except RejectedRowsError as error:
                 rejected |= {left[i]: why for i, why in error.rows.items()}
                 left = [place for place in left if place not in rejected]
@@ -193,15 +209,9 @@ class Delivery:
                     continue
                 written = []
             except TransientError as error:
-                return [rejected.get(place, error) for place in range(len(messages))], error
+                return [rejected.get(place, error) for place in range(len(items))], error
             ended = dict(zip(left, written, strict=True)) | rejected
-            return [ended[place] for place in range(len(messages))], None
-
-    def _end(self, delivered: Delivered, place: int, result: Outcome | Rejection) -> None:
-        end = "dead" if isinstance(result, Rejection) else result
-        if isinstance(result, Rejection):
-            delivered.rejected[place] = result
-        delivered.ends[place] = end
+            return [ended[place] for place in range(len(items))], None
 
     async def _wait(self, seconds: float, error: TransientError) -> bool:
         """Wait before the next try; return whether people should know of it by now."""
@@ -230,6 +240,47 @@ class Delivery:
         if not waiting:
             self._waited = 0.0
         metrics.WRITING.labels(self.name).set(waiting)
+
+
+def made_ready(
+    messages: Sequence[Message | Rejection], choice: Choice, prepare: Prepare
+) -> Sequence[Ready]:
+    """Return messages made ready, in order: `prepare` gets those that are wanted."""
+    found: dict[int, Ready] = {}
+    wanted: dict[int, Message] = {}
+    for place, message in enumerate(messages):
+        if isinstance(message, Rejection):
+            found[place] = Ready(message, end="dead")
+        elif rule := choice.rule_against(message):
+            found[place] = Ready(None, end=f"excluded by {rule}")
+        else:
+            wanted[place] = message
+    items = prepare([*wanted.values()])
+    for (place, message), item in zip(wanted.items(), items, strict=True):
+        found[place] = Ready(item, "", (message.source, message.key), message.version)
+    return [found[place] for place in range(len(messages))]
+
+
+def _as_they_are(messages: Sequence[Message]) -> Sequence[Message]:
+    return messages
+
+
+def chosen_of(ready: Sequence[Ready]) -> tuple[Delivered, list[int]]:
+    """Return the places of what is to be written, and the others' ends."""
+    delivered = Delivered([each.end for each in ready])
+    newest: dict[tuple[Source, str] | None, int] = {}
+    for place, each in enumerate(ready):
+        if each.version and not each.end:
+            held = newest.get(each.key)
+            newer = held is None or each.version >= ready[held].version
+            if held is not None:
+                delivered.ends[held if newer else place] = "superseded"
+            if newer:
+                newest[each.key] = place
+    for place, each in enumerate(ready):
+        if isinstance(each.item, Rejection) and delivered.ends[place] in ("", "dead"):
+            delivered.end(place, each.item)
+    return delivered, [place for place, end in enumerate(delivered.ends) if not end]
 
 
 def message_of(record: SinkRecord) -> Message | Rejection:

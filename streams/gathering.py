@@ -1,13 +1,24 @@
-"""Batches of partitions put together to what one write takes."""
+"""Batches of partitions put together to what one write takes, while the write before goes on."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Final, Generic, Protocol, TypeVar
 
-from streams.batches.batch import Batch
+from streams.records import Record
 
 #: What lies in the agent's queue takes a few turns of the event loop to come.
 _AT_HAND_SECONDS: Final = 0.005
+
+
+class Read(Protocol):
+    """Records that were read together."""
+
+    @property
+    def records(self) -> Sequence[Record]: ...
+
+
+R = TypeVar("R", bound=Read)
 
 
 class Gathering:
@@ -23,40 +34,73 @@ class Gathering:
         self._seconds = max(seconds, _AT_HAND_SECONDS)
         self.waiting = False
 
-    async def groups(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Sequence[Batch], None]:
-        """Yield groups of batches, in the order in which they came."""
-        upcoming = asyncio.ensure_future(_next(batches))
+    async def groups(self, batches: AsyncIterator[R]) -> AsyncGenerator[Sequence[R], None]:
+        """Yield groups of batches, in the order in which they came.
+
+        Between two groups it goes on reading: at most one more group and one more batch.
+        """
+        shelf = _Shelf[R](self._rows, self._size)
+        filling = asyncio.ensure_future(shelf.fill(batches))
         try:
-            while (first := await upcoming) is not None:
-                upcoming = asyncio.ensure_future(_next(batches))
-                group = [first]
-                until = asyncio.get_running_loop().time() + self._seconds
+            while await shelf.some():
                 self.waiting = True
-                rows, size = _amount(first)
-                while rows < self._rows and size < self._size and await _came(upcoming, until):
-                    batch = upcoming.result()
-                    if batch is None:
-                        break
-                    group.append(batch)
-                    more_rows, more_bytes = _amount(batch)
-                    rows, size = rows + more_rows, size + more_bytes
-                    upcoming = asyncio.ensure_future(_next(batches))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(shelf.since + self._seconds):
+                        await shelf.full.wait()
                 self.waiting = False
-                yield group
+                yield shelf.take()
+            await filling
         finally:
-            upcoming.cancel()
+            self.waiting = False
+            filling.cancel()
 
 
-def _amount(batch: Batch) -> tuple[int, int]:
-    """Return how many records a batch has, and their bytes."""
-    return len(batch.records), sum(len(record.value or b"") for record in batch.records)
+class _Shelf(Generic[R]):
+    """What was read and is not taken yet; `since` is when the first of it came (loop's time)."""
 
+    def __init__(self, rows: int, size: int) -> None:
+        self.since = 0.0
+        self.full = asyncio.Event()
+        self._come = asyncio.Event()
+        self._room = asyncio.Event()
+        self._batches: list[R] = []
+        self._left = self._most = (rows, size)
+        self._ended = False
+        self._room.set()
 
-async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
-    return await anext(batches, None)
+    async def fill(self, batches: AsyncIterator[R]) -> None:
+        """Put batches there as long as there is room."""
+        try:
+            async for batch in batches:
+                await self._room.wait()
+                self._put(batch)
+        finally:
+            self._ended = True
+            self._come.set()
+            self.full.set()
 
+    async def some(self) -> bool:
+        """Wait for a batch; return whether there is one, or will never be."""
+        await self._come.wait()
+        return bool(self._batches)
 
-async def _came(upcoming: asyncio.Future[Batch | None], until: float) -> bool:
-    left = until - asyncio.get_running_loop().time()
-    await asyncio.wait([upcoming], timeout=max(left, 0))
-    return upcoming.done()
+    def take(self) -> Sequence[R]:
+        taken, self._batches, self._left = self._batches, [], self._most
+        if not self._ended:
+            self._come.clear()
+            self.full.clear()
+        self._room.set()
+        return taken
+
+    def _put(self, batch: R) -> None:
+        if not self._batches:
+            self.since = asyncio.get_running_loop().time()
+        self._batches.append(batch)
+        rows, size = self._left
+        size -= sum(len(record.value or b"") for record in batch.records)
+        rows -= len(batch.records)
+        self._left = (rows, size)
+        self._come.set()
+        if min(self._left) <= 0:
+            self.full.set()
+            self._room.clear()

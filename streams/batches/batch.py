@@ -92,6 +92,11 @@ class Batch(Work):
         # Weak: the consumer holds the message until it is committed or revoked.
         self._message = weakref.ref(message)
 
+    @property
+    def revoked(self) -> bool:
+        """Whether it is not ours any more: its records are read again, by whoever owns them now."""
+        return self._message() is None
+
     async def settle(self) -> None:
         """Wait for what was sent; then the message may be acknowledged."""
         await super().settle()

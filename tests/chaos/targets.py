@@ -181,8 +181,7 @@ class Bench:
 
         async def workers() -> None:
             for _ in range(rounds):
-                roles = list(self.system.processes)
-                for role in self.chance.sample(roles, len(roles)):
+                for role in self.chance.sample(self.system.sink_roles, len(self.system.sinks)):
                     await asyncio.sleep(self.chance.uniform(0, 1))
                     self.kill_worker(role)
 

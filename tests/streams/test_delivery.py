@@ -246,6 +246,41 @@ async def test_whoever_watches_can_tell_that_a_write_goes_on() -> None:
     assert not delivery.busy
 
 
+class PreparingSink(ScriptedSink):
+    """A sink that takes subjects, and none called `bad`."""
+
+    def prepare(self, messages: Sequence[Message]) -> Sequence[str | Rejection]:
+        refused = Rejection("invalid_field", "it is bad")
+        return [refused if m.subject == "bad" else m.subject for m in messages]
+
+    async def write_prepared(self, prepared: Sequence[str]) -> Sequence[Result]:
+        self.writes.append(len(prepared))
+        self.rows |= dict.fromkeys(prepared, 1)
+        return ["written"] * len(prepared)
+
+
+async def test_a_sink_that_prepares_is_asked_for_what_is_wanted_and_before_it_is_opened() -> None:
+    sink = PreparingSink()
+    delivery = Delivery("test", sink, Choice({}, {"others": {"case_type": "other"}}))
+    records = [
+        state_record("a", 1),
+        state_record("bad", 1, case_type="other"),
+        state_record("bad", 1),
+        state_record("bad", 2),
+        state_record("a", 2),
+        Made(b"{not json"),
+    ]
+    ready = await delivery.ready(records)
+    assert sink.opened == 0
+    delivered = await delivery.settle(ready)
+    assert delivered.ends == [
+        "superseded", "excluded by others", "superseded", "dead", "written", "dead",
+    ]  # fmt: skip
+    assert [why.explanation for why in delivered.rejected.values()][:1] == ["it is bad"]
+    assert sink.writes == [1]
+    assert sink.rows == {"a": 1}
+
+
 versions = st.tuples(st.sampled_from("abc"), st.integers(1, 9))
 
 

@@ -66,3 +66,43 @@ async def test_a_batch_alone_is_written_at_once_and_a_slow_sink_waits_for_more()
                 assert await anext(groups) == [one, two]
         assert not patient.waiting
         await groups.aclose()
+
+
+async def test_what_comes_while_a_group_is_written_is_the_next_group_and_no_more_is_read() -> None:
+    read: list[int] = []
+
+    async def batches() -> AsyncIterator[Batch]:
+        for offset in range(9):
+            read.append(offset)
+            yield batch(1, offset)
+            await anyio.lowlevel.checkpoint()
+
+    groups = Gathering(rows=3, size=999, seconds=0).groups(batches())
+    with anyio.fail_after(30):
+        first = await anext(groups)
+        await anyio.wait_all_tasks_blocked()  # the first group is being written
+        assert len(read) == len(first) + 3 + 1
+        rest = [[each.offset for each in group] async for group in groups]
+    assert rest[0] == [len(first) + number for number in range(3)]
+    assert [*range(len(first)), *(offset for group in rest for offset in group)] == [*range(9)]
+
+
+async def test_what_ends_the_reading_comes_after_what_was_read() -> None:
+    async def batches() -> AsyncIterator[Batch]:
+        yield batch(1, 1)
+        raise ValueError
+
+    groups = Gathering(rows=9, size=999, seconds=60).groups(batches())
+    with anyio.fail_after(30):
+        assert [each.offset for each in await anext(groups)] == [1]
+        with pytest.raises(ValueError):  # noqa: PT011 - this very one
+            await anext(groups)
+
+
+def test_a_batch_is_revoked_when_the_consumer_has_let_go_of_its_message() -> None:
+    held = {1}
+    one = batch(1)
+    one.carried_by(held)
+    assert not one.revoked
+    del held
+    assert one.revoked
