@@ -13,6 +13,7 @@ import orjson
 from casewire.auth_file import SECRETS, locked, read_entries, write_entries, write_private
 from casewire.cli import Launch
 from casewire.config import CREDENTIALS_FILE, Config
+from casewire.connecting import CONNECTION_PLACE, IN_HQ, address, aligned_lines, login
 from casewire.tables import NAME_PATTERN
 from ingress.auth import NAMED_KINDS, Credential, Kind
 from ingress.secrets_store import ha1_text, new_secret, scrypt_text, sha256_text, stored_form
@@ -20,15 +21,6 @@ from ingress.settings import CredentialSettings
 from schemas.errors import ConfigError
 
 _ROTATED: Final = re.compile(r"-\d{8}(?:-\d+)?$")
-
-#: What HQ calls each kind, and its fields for the user name and the secret.
-_IN_HQ: Final[Mapping[Kind, tuple[str, str, str]]] = {
-    "basic": ("HTTP Basic", "Username", "Password"),
-    "digest": ("HTTP Digest", "Username", "Password"),
-    "api-key": ("API Key", "", "API Key"),
-    "bearer": ("Bearer Token", "Username", "Password"),
-    "oauth2": ("OAuth 2.0 Client Credentials", "Client ID", "Client Secret"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +165,9 @@ def revoke(launch: Launch, name: str) -> None:
 
 def instructions(credential: Credential, secret: NewSecret) -> str:
     """Return what to enter in HQ's Connection Settings."""
-    kind, user, password = _IN_HQ[credential.kind]
-    lines = [("Authentication Type", kind)]
-    if user:
-        lines.append((user, credential.username))
-    else:
-        lines.append(("Header", credential.header.title()))
     shown = f"{secret.text}   (shown this once)" if secret.shown else "the one in your file"
-    lines.append((password, shown))
-    if credential.kind == "oauth2":
-        lines.append(("Token URL", "https://YOUR-HOST/oauth/token"))
-    told = "\n".join(f"  {label:<20} {value}" for label, value in lines)
-    urls = "\n".join(f"  {'URL':<20} https://YOUR-HOST/api/v1/in/{d}" for d in credential.domains)
-    return f"In CommCare HQ, Project Settings > Connection Settings:\n{urls}\n{told}"
+    lines = [*map(address, credential.domains), *login(credential, shown)]
+    return f"In CommCare HQ, {CONNECTION_PLACE}:\n{aligned_lines(lines)}"
 
 
 def next_name(name: str, taken: set[str], today: date) -> str:
@@ -276,7 +258,7 @@ def _secret_files(folder: Path, entries: Mapping[str, CredentialSettings]) -> se
 
 
 def _kind(text: str) -> Kind:
-    return next(kind for kind in _IN_HQ if kind == text)
+    return next(kind for kind in IN_HQ if kind == text)
 
 
 def _texts(value: object) -> Sequence[str]:

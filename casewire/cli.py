@@ -52,6 +52,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "streams": Entry("casewire.workers:streams", "Decode events and keep latest states."),
     "sink": Entry("casewire.workers:sink", "Write to one sink of the configuration."),
     "alerts": Entry("casewire.alerts.command:alerts", "Tell people what went wrong, and mute it."),
+    "console": Entry("casewire.console.command:console", "Show what goes on in a browser."),
     "topics": Entry("casewire.topics_command:topics", "Create or check the topics."),
     "send": Entry("casewire.send:send", "Post files as CommCare HQ would."),
     "tail": Entry("casewire.tail:tail", "Print events as they come."),

@@ -12,12 +12,14 @@ import msgspec
 
 from casewire.addresses import Address
 from casewire.alerts.settings import AlertSettings, with_secrets
+from casewire.console.settings import ConsoleSettings
 from casewire.environment import read_environment, variable
 from casewire.kafka_login import with_login
 from casewire.sink_config import read_sinks, sink_problems
 from casewire.tables import (
     NAME_PATTERN,
     FromEnvironment,
+    TableT,
     key_name,
     keys_of,
     nearest,
@@ -39,6 +41,7 @@ FILE: Final = "casewire.toml"
 CREDENTIALS_FILE: Final = "credentials.toml"
 TOKEN_KEY_FILE: Final = "token.key"  # noqa: S105 - a name
 STATE_TOKEN_FILE: Final = "state-api.token"  # noqa: S105 - a name
+CONSOLE_TOKEN_FILE: Final = "console.token"  # noqa: S105 - a name
 #: Kinds of credentials that HQ exchanges for a token before each payload.
 TOKEN_KINDS: Final = frozenset({"bearer", "oauth2"})
 
@@ -84,6 +87,7 @@ class Config(Table, frozen=True, kw_only=True):
     sinks: Mapping[str, SinkTable]
     alerts: AlertSettings
     tracing: TracingSettings
+    console: ConsoleSettings
 
     @property
     def own_broker(self) -> bool:
@@ -97,6 +101,11 @@ class Config(Table, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.kafka, bootstrap_servers=servers)
 
     @property
+    def console_token_file(self) -> Path | None:
+        """The file with the token to log in to the console with; None if users are configured."""
+        return None if self.console.knows_users else self.data_dir / CONSOLE_TOKEN_FILE
+
+    @property
     def run_dir(self) -> Path:
         """Where running processes leave their addresses and logs."""
         return self.data_dir / "run"
@@ -108,6 +117,7 @@ _TABLES: Final[Mapping[str, type[Table]]] = {
     "streams": StreamsSettings,
     "alerts": AlertSettings,
     "tracing": TracingSettings,
+    "console": ConsoleSettings,
 }
 _NAMED: Final[Mapping[str, Sequence[str]]] = {
     "domains": keys_of(DomainSettings),
@@ -196,6 +206,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     streams = read_table(StreamsSettings, _table(raw, "streams"), ("streams",), errors)
     alerts = read_table(AlertSettings, _table(raw, "alerts"), ("alerts",), errors)
     tracing = read_table(TracingSettings, _table(raw, "tracing"), ("tracing",), errors)
+    console = read_table(ConsoleSettings, _table(raw, "console"), ("console",), errors)
     domains = read_named(DomainSettings, raw, "domains", DOMAIN_PATTERN, errors)
     settings = read_named(CredentialSettings, raw, "credentials", NAME_PATTERN, errors)
     folder = Path() if path is None else path.parent
@@ -203,16 +214,12 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
     exclusions = read_named(ExclusionSettings, raw, "exclusions", NAME_PATTERN, errors)
     sinks = read_sinks(_table(raw, "sinks") if "sinks" in raw else None, folder, errors)
     errors.extend(sink_problems(sinks, exclusions))
-    if (
-        machine is None
-        or kafka is None
-        or ingress is None
-        or streams is None
-        or alerts is None
-        or tracing is None
-    ):
+    if machine is None or kafka is None or ingress is None or streams is None:
+        return None
+    if alerts is None or tracing is None or console is None:
         return None
     errors.extend(f"[alerts] {text}" for text in alerts.problems())
+    errors.extend(f"[console] {text}" for text in console.problems())
     data_dir = _data_dir(raw, machine, folder)
     token_key_file = data_dir / TOKEN_KEY_FILE
     if ingress.token_key_file:
@@ -225,7 +232,7 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         data_dir=data_dir,
         machine=machine,
         kafka=with_login(kafka, folder, errors),
-        ingress=_with_tls_paths(ingress, folder),
+        ingress=_in_folder(ingress, folder, ("tls_cert_file", "tls_key_file")),
         streams=streams,
         domains=domains,
         credentials=credentials,
@@ -236,18 +243,17 @@ def _checked(raw: Mapping[str, object], path: Path | None, errors: list[str]) ->
         sinks=sinks,
         alerts=with_secrets(alerts, folder, errors),
         tracing=with_headers(tracing, folder, errors),
+        console=_in_folder(console, folder, ("users_file", "session_key_file")),
     )
     errors.extend(_contradictions(config))
     return config
 
 
-def _with_tls_paths(ingress: IngressSettings, folder: Path) -> IngressSettings:
-    def path(file: str) -> str:
-        return str(folder / file) if file else ""
-
-    return msgspec.structs.replace(
-        ingress, tls_cert_file=path(ingress.tls_cert_file), tls_key_file=path(ingress.tls_key_file)
-    )
+def _in_folder(settings: TableT, folder: Path, keys: Sequence[str]) -> TableT:
+    """Return settings whose files are given relative to a folder; what is not given stays so."""
+    files = {key: getattr(settings, key) for key in keys}
+    paths = {key: str(folder / file) for key, file in files.items() if file}
+    return msgspec.structs.replace(settings, **paths)
 
 
 def _data_dir(raw: Mapping[str, object], machine: MachineSettings, folder: Path) -> Path:
@@ -357,7 +363,10 @@ _OPEN_REMEDY: Final = {
     ("streams", "bind"): (
         "bind 127.0.0.1, or name a file with a token that all workers have in [streams] token_file"
     ),
-    ("console_bind",): f"bind 127.0.0.1, or {_ALLOW}",
+    ("console_bind",): (
+        "bind 127.0.0.1, or make a file of users by casewire console password NAME --file FILE and "
+        "name it in [console] users_file"
+    ),
     ("broker_bind",): (
         f"bind 127.0.0.1, or use a cluster of yours by {variable(('kafka', 'bootstrap_servers'))}"
     ),
@@ -371,7 +380,8 @@ def _open_binds(config: Config) -> set[tuple[str, ...]]:
         unprotected.add(("streams", "bind"))
     if config.ingress.allow_unauthenticated:
         return unprotected
-    unprotected.add(("console_bind",))
+    if not config.console.knows_users:
+        unprotected.add(("console_bind",))
     protected = {domain for credential in config.credentials for domain in credential.domains}
     closed = bool(config.domains) or config.ingress.unknown_domains == "refuse"
     if not (closed and protected >= set(config.domains)):

@@ -21,12 +21,18 @@ from casewire.dead_letters import (
     Tally,
     Wanted,
     find_letters,
-    read_letters,
     tallies,
 )
 from casewire.files import FILE
 from casewire.forwarder import shown_progress
-from casewire.letter_replay import Order, discard_letters, replay_letters, whole_original
+from casewire.letter_replay import (
+    Order,
+    discard_letters,
+    no_such_letter,
+    readable,
+    replay_letters,
+    whole_letters,
+)
 from casewire.mending import read_mending
 from casewire.replay_writer import confirm, operator
 from casewire.tail import text
@@ -103,7 +109,7 @@ def show(launch: Launch, /, id_: str, *, as_json: bool) -> None:
     All of it is shown, the body and the target's own words too: they may be about people. Neither
     is ever in a log or an alert.
     """
-    shown = asyncio.run(_whole(launch.config().cluster, id_))
+    shown = asyncio.run(whole_letters(launch.config().cluster, id_))
     if as_json:
         click.echo(orjson.dumps([_as_json(*each) for each in shown]))
         return
@@ -179,7 +185,7 @@ def _open(kafka: KafkaSettings, wanted: Wanted) -> Sequence[Letter]:
     found = asyncio.run(find_letters(kafka, wanted))
     known = {each for letter in found for each in (letter.id, letter.captured_id)}
     for missing in (each for each in wanted.ids if each not in known):
-        raise ConfigError(_no_such(missing))
+        raise ConfigError(no_such_letter(missing))
     letters = [letter for letter in found if letter.status == "open"]
     if len(letters) < len(found):
         click.echo(f"closed already, and left so: {len(found) - len(letters):,}")
@@ -191,28 +197,6 @@ def _replay(
 ) -> Sequence[tuple[Letter, str]]:
     with shown_progress(len(letters)) as progress:
         return asyncio.run(replay_letters(kafka, letters, order, progress))
-
-
-async def _whole(
-    kafka: KafkaSettings, wanted: str
-) -> Sequence[tuple[Letter, DeadLetter, Stored | InvalidEventError]]:
-    letters = {letter.place: letter for letter in await find_letters(kafka, Wanted(ids=[wanted]))}
-    if not letters:
-        raise ConfigError(_no_such(wanted))
-    found = []
-    async for record, value in read_letters(kafka):
-        letter = letters.get((record.partition, record.offset))
-        if letter is not None:
-            try:
-                original: Stored | InvalidEventError = await whole_original(kafka, value)
-            except InvalidEventError as error:
-                original = error
-            found.append((letter, value, original))
-    return found
-
-
-def _no_such(wanted: str) -> str:
-    return f"there is no dead letter {wanted}; casewire dead-letters list --each lists their ids"
 
 
 def _row(row: Letter | Tally) -> dict[str, Json]:
@@ -299,17 +283,10 @@ def _told(
     if isinstance(original, InvalidEventError):
         yield Text(str(original), "yellow")
     else:
-        yield Text(_readable(original.value))
+        yield Text(readable(original.value))
 
 
 def _repair(repair: Json) -> str:
     if repair is None:
         return ""
     return "a whole body" if repair["body"] else orjson.dumps(repair["patch"]).decode()
-
-
-def _readable(body: bytes | None) -> str:
-    try:
-        return orjson.dumps(orjson.loads(body or b""), option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONDecodeError:
-        return text(body or b"")

@@ -179,7 +179,14 @@ class _Server(uvicorn.Server):
 async def serving(application: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     """Serve an application in this loop until the end of the block."""
     config = uvicorn.Config(
-        application, log_config=None, access_log=False, lifespan="off", ws="none"
+        application,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        # Each application says itself which proxies it believes.
+        proxy_headers=False,
+        server_header=False,
     )
     server = _Server(config)
     with listener:

@@ -8,6 +8,16 @@ from typing import Final
 import click
 
 from casewire.config import FILE
+from casewire.connecting import (
+    CONNECTION_PLACE,
+    FORWARDERS,
+    FORWARDING_PLACE,
+    Line,
+    address,
+    aligned_lines,
+    login,
+)
+from ingress.auth import Credential
 from ingress.secrets_store import new_secret, sha256_text
 from schemas.envelope import DOMAIN_PATTERN
 from schemas.errors import ConfigError
@@ -82,18 +92,11 @@ type = "sql"
 _INSTRUCTIONS: Final = """\
 Wrote {file}, and in {secret_file} what tells the right secret from a wrong one.
 
-In CommCare HQ, Project Settings > Connection Settings > Add Connection Settings:
-  Name                 Casewire
-  URL                  https://YOUR-HOST/api/v1/in/{domain}
-  Authentication Type  HTTP Basic
-  Username             {username}
-  Password             {secret}   (shown this once)
+In CommCare HQ, {connection_place} > Add Connection Settings:
+{connection}
 
-Then, in Project Settings > Data Forwarding, add these forwarders with that connection:
-  Forward Cases                 payload format: JSON
-  Forward Forms                 payload format: JSON, "Include 'app_id'" ticked
-  Forward Form Stubs, Forward App Schema Changes, Forward Users, Forward Locations
-                                if you want them; each has one format only
+Then, in {forwarding_place}, add these forwarders with that connection:
+{forwarders}
 
 YOUR-HOST is the public https address whose proxy passes requests to the ingress.
 Cases that exist already are not forwarded until they change.
@@ -128,8 +131,17 @@ def write_starter(folder: Path, domain: str, secret: str) -> str:
         domain=domain, credential=credential, username=USERNAME, secret_file=secret_file
     )
     _write_new(file, content, 0o644)
+    hq = Credential(
+        name=credential, domains=[domain], kind="basic", username=USERNAME, secret=secret
+    )
+    lines = [Line("Name", "Casewire"), address(domain), *login(hq, f"{secret}   (shown this once)")]
     return _INSTRUCTIONS.format(
-        file=file, secret_file=secret_file, domain=domain, username=USERNAME, secret=secret
+        file=file,
+        secret_file=secret_file,
+        connection_place=CONNECTION_PLACE,
+        connection=aligned_lines(lines),
+        forwarding_place=FORWARDING_PLACE,
+        forwarders=aligned_lines(FORWARDERS),
     )
 
 

@@ -3,7 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from casewire.dead_letters import LETTERS, STATES, Letter, original_of
+import orjson
+
+from casewire.dead_letters import (
+    LETTERS,
+    STATES,
+    Letter,
+    Wanted,
+    find_letters,
+    original_of,
+    read_letters,
+)
 from casewire.mending import Mending
 from casewire.reading import in_order, read_record, read_topic
 from casewire.replay_writer import ReplayWriter, replay_writer, state_headers
@@ -11,7 +21,7 @@ from schemas.body import unpacked
 from schemas.claim import CLAIM
 from schemas.dead_letter import Closed, DeadLetter, DeadLetterState, Repair
 from schemas.envelope import Captured
-from schemas.errors import InvalidEventError
+from schemas.errors import ConfigError, InvalidEventError
 from schemas.settings import KafkaSettings
 from schemas.times import now
 from streams.bodies import Bodies
@@ -148,3 +158,39 @@ def _key(record: Record, letter: DeadLetter, mending: Mending | None) -> bytes:
         if mending is not None:
             raise
     return f"{letter.domain}/{letter.captured_id}".encode()
+
+
+async def whole_letters(
+    kafka: KafkaSettings, wanted: str
+) -> Sequence[tuple[Letter, DeadLetter, Stored | InvalidEventError]]:
+    """Return the letter of an id, or those of a captured event, with the records that failed.
+
+    A record that is not kept any more is the error that says so. Raises ConfigError if there is no
+    such letter.
+    """
+    letters = {letter.place: letter for letter in await find_letters(kafka, Wanted(ids=[wanted]))}
+    if not letters:
+        raise ConfigError(no_such_letter(wanted))
+    found = []
+    async for record, value in read_letters(kafka):
+        letter = letters.get((record.partition, record.offset))
+        if letter is not None:
+            try:
+                original: Stored | InvalidEventError = await whole_original(kafka, value)
+            except InvalidEventError as error:
+                original = error
+            found.append((letter, value, original))
+    return found
+
+
+def no_such_letter(wanted: str) -> str:
+    """Return what to tell who named a dead letter that is none."""
+    return f"there is no dead letter {wanted}; casewire dead-letters list --each lists their ids"
+
+
+def readable(body: bytes | None) -> str:
+    """Return a body for a person to read: JSON indented, all else as it is."""
+    try:
+        return orjson.dumps(orjson.loads(body or b""), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        return (body or b"").decode(errors="replace")

@@ -50,14 +50,17 @@ def read_mending(patch: Path | None, body: Path | None) -> Mending | None:
         raise ConfigError("--patch and --body do not go together; leave out one of them")
     if body is not None:
         return Mending(None, read_file(body))
-    if patch is None:
-        return None
+    return None if patch is None else patch_of(read_file(patch), str(patch))
+
+
+def patch_of(text: bytes, name: str) -> Mending:
+    """Return the repair that a JSON Patch is; `name` is what to call it. Raises ConfigError."""
     try:
-        operations = orjson.loads(read_file(patch))
+        operations = orjson.loads(text)
         JsonPatch(operations)
     except (orjson.JSONDecodeError, JsonPatchException, JsonPointerException, TypeError) as error:
         raise ConfigError(
-            f'{patch} is no JSON Patch; write a list such as [{{"op": "replace", "path": "/a", '
+            f'{name} is no JSON Patch; write a list such as [{{"op": "replace", "path": "/a", '
             '"value": 1}] (RFC 6902)'
         ) from error
     return Mending(operations, None)

@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeAlias
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from casewire.alerts.role import READ as READ_BY_ALERTS
+from casewire.alerts.writing import READ as READ_BY_ALERTS
 from casewire.dead_letters import LETTERS, STATES
 from casewire.failures import Cause, Failures, OpenAlert
 from casewire.progress import STAGES, Offsets, committed_offsets

@@ -18,7 +18,7 @@ from casewire.replaying import Chosen, choose_captured, choose_states, replay_ch
 from casewire.sink_config import no_such_sink
 from schemas.errors import ConfigError
 
-_SAID: Final[dict[Fate, str]] = {
+FATES: Final[dict[Fate, str]] = {
     "newer": "would be written: newer than what is there, or not there",
     "same": "would change nothing: the same is there",
     "older": "would change nothing: something newer is there",
@@ -62,8 +62,8 @@ def replay(
         raise click.UsageError("say which events: by --case, --form, --domain, --kind or a time")
     if sink and sink not in config.sinks:
         raise ConfigError(no_such_sink(config.sinks, sink))
-    sources = _sources(config, sink, as_recorded=as_recorded)
-    chosen = asyncio.run(_choose(config, choice, sources))
+    sources = sources_to_replay(config, sink, as_recorded=as_recorded)
+    chosen = asyncio.run(choose_replay(config, choice, sources))
     count = sum(len(each.places) for each in chosen)
     if unread := sum(each.unread for each in chosen):
         click.echo(
@@ -72,7 +72,7 @@ def replay(
             err=True,
         )
     if dry_run:
-        _print(asyncio.run(_forecast(config, chosen, sink)), as_json=as_json)
+        _print(asyncio.run(forecast_replay(config, chosen, sink)), as_json=as_json)
         return
     confirm(f"Replay {count:,} events?", count, yes=yes)
     with shown_progress(count) as progress:
@@ -82,7 +82,7 @@ def replay(
     click.echo(f"events sent to be processed again: {count:,}")
 
 
-def _sources(config: Config, sink: str, *, as_recorded: bool) -> Sequence[str]:
+def sources_to_replay(config: Config, sink: str, *, as_recorded: bool = False) -> Sequence[str]:
     """Return the topics to replay from; none stands for what was captured. Raises ConfigError."""
     if as_recorded and not sink:
         raise click.UsageError("--as-recorded is for a sink; name it by --sink")
@@ -97,13 +97,13 @@ def _sources(config: Config, sink: str, *, as_recorded: bool) -> Sequence[str]:
     return [_EVENTS.get(source, source) for source in settings.sources]
 
 
-async def _choose(config: Config, choice: Choice, sources: Sequence[str]) -> Sequence[Chosen]:
+async def choose_replay(config: Config, choice: Choice, sources: Sequence[str]) -> Sequence[Chosen]:
     if not sources:
         return [await choose_captured(config.cluster, choice)]
     return [await choose_states(config.cluster, source, choice) for source in sources]
 
 
-async def _forecast(config: Config, chosen: Sequence[Chosen], sink: str) -> Forecast:
+async def forecast_replay(config: Config, chosen: Sequence[Chosen], sink: str) -> Forecast:
     if sink:
         return await forecast_sink(config, sink, chosen)
     return await forecast_states(config, chosen[0])
@@ -113,7 +113,7 @@ def _print(forecast: Forecast, *, as_json: bool) -> None:
     if as_json:
         found = {
             fate: {"count": forecast.counts[fate], "keys": list(forecast.keys.get(fate, ()))}
-            for fate in _SAID
+            for fate in FATES
         }
         click.echo(orjson.dumps(found))
         return
@@ -121,7 +121,7 @@ def _print(forecast: Forecast, *, as_json: bool) -> None:
         click.echo("there is nothing to replay")
     for fate, count in forecast.counts.items():
         keys = list(forecast.keys[fate])
-        click.echo(f"{count:,} {_SAID[fate]}")
+        click.echo(f"{count:,} {FATES[fate]}")
         for key in keys[:_SHOWN_KEYS]:
             click.echo(f"  {key}")
         if len(keys) > _SHOWN_KEYS:

@@ -82,6 +82,10 @@ class StateClient:
         answer = await self._get("cases", domain, case_id, **({"at": at} if at else {}))
         return msgspec.json.decode(answer, type=Held)
 
+    async def form(self, domain: str, form_id: str) -> Held:
+        """Return the latest version of a form."""
+        return msgspec.json.decode(await self._get("forms", domain, form_id), type=Held)
+
     async def story(self, domain: str, case_id: str) -> Story:
         """Return a case's story, whole."""
         pages: list[Story] = []

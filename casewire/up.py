@@ -38,7 +38,7 @@ _BROKER_STOP_SECONDS: Final = 60
 @click.option("--demo", is_flag=True, help="Send a made-up project, and show what became of it.")
 @click.pass_obj
 def up(launch: Launch, *, demo: bool) -> None:
-    """Run a broker (if none is configured), the ingress, the streams, every sink and the alerts.
+    """Run a broker (if none is configured), ingress, streams, every sink, alerts and console.
 
     What dies is started anew. Ctrl-C stops everything in order; what was stored stays.
     """
@@ -85,7 +85,7 @@ async def plan(launch: Launch, config: Config, around: Surroundings) -> Plan:
 
     async def prepare() -> None:
         await create_topics(config.cluster)
-        around.say("starting ingress, streams, sinks and alerts")
+        around.say("starting ingress, streams, sinks, alerts and console")
 
     return Plan(
         around=around,
@@ -99,6 +99,7 @@ async def plan(launch: Launch, config: Config, around: Surroundings) -> Plan:
                 for name in config.sinks
             ),
             (_role(launch, config, "alerts", "alerts", "run", essential=False),),
+            (_role(launch, config, "console", "console", essential=False),),
         ),
     )
 
@@ -140,7 +141,10 @@ async def broker_role(config: Config) -> Role:
 
 
 def _own_addresses(config: Config) -> Sequence[tuple[str, str]]:
-    own = [(config.ingress.bind, "CASEWIRE_INGRESS_BIND")]
+    own = [
+        (config.ingress.bind, "CASEWIRE_INGRESS_BIND"),
+        (config.machine.console_bind, "CASEWIRE_CONSOLE_BIND"),
+    ]
     if config.own_broker:
         own.append((config.machine.broker_bind, "CASEWIRE_BROKER_BIND"))
     return own
@@ -173,11 +177,18 @@ def welcome(config: Config) -> str:
             for each in running(config.run_dir)
             if each.state_api
         ),
+        f"  console    http://{config.machine.console_bind}{who_logs_in(config)}",
         f"  alerts     {told_to(config.alerts)}",
         f"  Kafka      {config.cluster.bootstrap_servers}",
         f"  logs       {config.run_dir}",
     ]
     return "\n".join(lines)
+
+
+def who_logs_in(config: Config) -> str:
+    """Return how to log in to the console, if not by a user's password."""
+    file = config.console_token_file
+    return "" if file is None else f", token in {file}"
 
 
 def told_to(alerts: AlertSettings) -> str:

@@ -62,14 +62,16 @@ class Used:
 
 @dataclass(slots=True)
 class Attempts:
-    """A token bucket for each source: `BURST` wrong secrets, then one in some seconds."""
+    """A token bucket for each source: `burst` wrong secrets, then one in some seconds."""
 
+    burst: int = BURST
+    seconds_per_attempt: float = SECONDS_PER_ATTEMPT
     _buckets: dict[Hashable, tuple[float, float]] = field(default_factory=dict)
 
     def take(self, source: Hashable, now: float) -> bool:
         """Return whether a secret of this source may be judged; if so, one attempt is used."""
-        left, at = self._buckets.pop(source, (float(BURST), now))
-        left = min(float(BURST), left + (now - at) / SECONDS_PER_ATTEMPT)
+        left, at = self._buckets.pop(source, (float(self.burst), now))
+        left = min(float(self.burst), left + (now - at) / self.seconds_per_attempt)
         allowed = left >= 1
         self._buckets[source] = (left - allowed, now)
         if len(self._buckets) > _SOURCES:
@@ -79,7 +81,7 @@ class Attempts:
     def give_back(self, source: Hashable) -> None:
         """Undo `take`: the secret was right, or could not be judged."""
         left, at = self._buckets.get(source, (0.0, 0.0))
-        if left + 1 >= BURST:
+        if left + 1 >= self.burst:
             self._buckets.pop(source, None)
         else:
             self._buckets[source] = (left + 1, at)

@@ -14,17 +14,17 @@ _FORWARDED_FOR: Final = b"x-forwarded-for"
 
 
 class Proxies:
-    """The proxies that are believed, by address or network.
+    """The proxies that are believed, by address or network; `key` is where they are configured.
 
     Raises ConfigError for one that is neither.
     """
 
-    def __init__(self, trusted: Sequence[str]) -> None:
+    def __init__(self, trusted: Sequence[str], key: str = "[ingress] trusted_proxies") -> None:
         try:
             self._networks: Sequence[Network] = [ipaddress.ip_network(text) for text in trusted]
         except ValueError as error:
             raise ConfigError(
-                f"[ingress] trusted_proxies: {error}; write addresses, or networks as 10.0.0.0/8"
+                f"{key}: {error}; write addresses, or networks as 10.0.0.0/8"
             ) from error
         self._trusts = lru_cache(maxsize=1024)(self._among)
 
@@ -34,7 +34,7 @@ class Proxies:
         A client can write whatever it likes into X-Forwarded-For; each proxy adds its own peer at
         the end. So it is read from the end, for as long as proxies that are believed wrote it.
         """
-        if peer is None or not self._networks or not self._trusts(peer[0]):
+        if peer is None or not self.believes(peer):
             return peer
         named = b",".join(value for name, value in headers if name == _FORWARDED_FOR)
         sender = peer
@@ -46,6 +46,10 @@ class Proxies:
             if not self._trusts(host):
                 break
         return sender
+
+    def believes(self, peer: Client | None) -> bool:
+        """Whether what a peer says of others is believed."""
+        return peer is not None and bool(self._networks) and self._trusts(peer[0])
 
     def _among(self, host: str) -> bool:
         address = ipaddress.ip_address(host)

@@ -3,13 +3,12 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
-import msgspec
 import orjson
 from prometheus_client import REGISTRY
 
@@ -19,24 +18,22 @@ from casewire.alerts.decided import Decided
 from casewire.alerts.messages import Message
 from casewire.alerts.overview_metrics import OverviewMetrics, follow
 from casewire.alerts.reports import Target
-from casewire.alerts.role import AlertsRole, Outbox, producing, send
+from casewire.alerts.role import AlertsRole, Outbox
 from casewire.alerts.stalls import Progress
-from casewire.alerts.state import Rules, saved_state
+from casewire.alerts.state import Rules
 from casewire.alerts.troubles import Pace, Trouble
 from casewire.alerts.watch import Watch, workers
+from casewire.alerts.writing import mute_group, read_troubles
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.health import Health, serving_health
 from casewire.logs import set_up_logs
-from casewire.reading import read_topic
 from casewire.sink_config import sources
-from casewire.tables import nearest
 from casewire.topics import require_topics
 from kafka_clients.rights import rights
 from schemas.errors import ConfigError, UnavailableError
-from schemas.times import from_datetime, now
-from streams.alarms import as_record
+from schemas.times import from_datetime
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _TEST: Final = Message(
@@ -70,7 +67,7 @@ def run(launch: Launch) -> None:
 @click.pass_obj
 def list_alerts(launch: Launch, *, everything: bool, as_json: bool) -> None:
     """List what is open: how often it failed since when (UTC), and what people were told."""
-    found = asyncio.run(_troubles(launch.config()))
+    found = asyncio.run(read_troubles(launch.config().cluster))
     shown = [each for each in found if each.open or everything]
     if as_json:
         click.echo(orjson.dumps([orjson.loads(each.to_json()) for each in shown]))
@@ -88,11 +85,8 @@ def list_alerts(launch: Launch, *, everything: bool, as_json: bool) -> None:
 def mute(launch: Launch, *, group: str, span: str) -> None:
     """Tell nobody of GROUP for a while. What is still open after it is told of again."""
     config = launch.config()
-    known = [each.group for each in asyncio.run(_troubles(config))]
-    if group not in known:
-        raise ConfigError(_unknown(group, known))
     until = from_datetime(datetime.now(UTC) + span_of(span))
-    asyncio.run(_mute(config, group, until))
+    asyncio.run(mute_group(config.cluster, group, until))
     click.echo(f"{group} is muted until {_minute(until)} UTC")
 
 
@@ -123,12 +117,6 @@ def span_of(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def _unknown(group: str, known: Sequence[str]) -> str:
-    if not known:
-        return f"there is no alert {group!r}, nor any other yet"
-    return f"there is no alert {group!r}; did you mean {nearest(group, known)!r}?"
-
-
 def told_line(trouble: Trouble) -> str:
     """Return what to print of a trouble: its group on one line, for copying, the rest below."""
     since, last, muted = map(_minute, (trouble.since, trouble.last, trouble.muted_until))
@@ -141,19 +129,6 @@ def told_line(trouble: Trouble) -> str:
 
 def _minute(time: str) -> str:
     return time[:16].replace("T", " ")
-
-
-async def _troubles(config: Config) -> Sequence[Trouble]:
-    saved = [record async for record in read_topic(config.cluster, "alert-state")]
-    return saved_state(saved)[0]
-
-
-async def _mute(config: Config, group: str, until: str) -> None:
-    trouble = next(each for each in await _troubles(config) if each.group == group)
-    at = now()
-    told = msgspec.structs.replace(trouble.alert(at), status="muted", muted_until=until)
-    async with producing(config.cluster) as producer:
-        await send(producer, config.cluster.topic("alerts"), [as_record(told)])
 
 
 async def _run(config: Config) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError
+from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from casewire.alerts import metrics
 from casewire.alerts.channels import Channel
@@ -25,17 +25,15 @@ from casewire.alerts.decided import Decided
 from casewire.alerts.messages import message
 from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
+from casewire.alerts.writing import READ, producing, send
 from casewire.reading import read_topic
-from casewire.topics import unanswered
 from kafka_clients.login import client_options
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.times import now
 from streams.alarms import as_record
 from streams.delivery import backoff
-from streams.records import Out
 
-READ: Final = ("dead-letters", "dead-letter-state", "alerts", "deliveries")
 _POLL_MS: Final = 500
 #: How soon the one that waits hears that it is its turn.
 _HEARTBEAT_MS: Final = 1000
@@ -164,14 +162,6 @@ class AlertsRole:
         await send(producer, self.kafka.topic("alert-state"), state.changes())
 
 
-async def send(producer: Any, topic: str, records: Sequence[Out]) -> None:
-    """Send records with an AIOKafkaProducer; return when the broker has them."""
-    sends = [
-        await producer.send(topic, out.value, out.key, headers=list(out.headers)) for out in records
-    ]
-    await asyncio.gather(*sends)
-
-
 async def _commit(consumer: Any, found: Mapping[Any, Sequence[Any]]) -> None:
     try:
         if found:
@@ -198,16 +188,3 @@ async def _consumer(kafka: KafkaSettings, turn: Turn) -> AsyncIterator[Any]:
         yield consumer
     finally:
         await consumer.stop()
-
-
-@asynccontextmanager
-async def producing(kafka: KafkaSettings) -> AsyncIterator[Any]:
-    """Give a started AIOKafkaProducer. Raises UnavailableError if there is no broker."""
-    producer = AIOKafkaProducer(**client_options(kafka), acks="all", enable_idempotence=True)
-    try:
-        await producer.start()
-        yield producer
-    except KafkaConnectionError as error:
-        raise await unanswered(kafka, error) from error
-    finally:
-        await producer.stop()

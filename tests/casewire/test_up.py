@@ -39,6 +39,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "CASEWIRE_DATA_DIR": str(folder / "var"),
         "CASEWIRE_BROKER_BIND": f"127.0.0.1:{free_port()}",
         "CASEWIRE_INGRESS_BIND": f"127.0.0.1:{free_port()}",
+        "CASEWIRE_CONSOLE_BIND": f"127.0.0.1:{free_port()}",
         "CASEWIRE_METRICS_BIND": f"127.0.0.1:{free_port()}",
         "CASEWIRE_KAFKA__PARTITIONS": "2",
         **more,
@@ -148,6 +149,7 @@ async def test_on_a_cluster_of_others_no_broker_is_planned(
         ["streams"],
         ["sink-a", "sink-b"],
         ["alerts"],
+        ["console"],
     ]
     file = str(tmp_path / "casewire.toml")
     assert planned.stages[2][1].command[-4:] == ("--config", file, "sink", "b")
@@ -157,9 +159,14 @@ async def test_on_a_cluster_of_others_no_broker_is_planned(
 def test_a_welcome_shows_addresses_and_no_password(tmp_path: Path) -> None:
     config = load_config(None, environment(tmp_path))
     assert f"{tmp_path}/var/sqlite/DOMAIN.db" in welcome(config)
+    assert f"{config.machine.console_bind}, token in {tmp_path}/var/console.token" in welcome(
+        config
+    )
+    with_users = environment(tmp_path, CASEWIRE_CONSOLE__USERS_FILE="users")
+    assert "console.token" not in welcome(load_config(None, with_users))
     assert "nobody is told: see [alerts]" in welcome(config)
-    told = AlertSettings(mail_to=["a@example.org"], urls=["slack://secret/b/c"])
-    assert told_to(told) == "a@example.org, slack"
+    alerts = AlertSettings(mail_to=["a@example.org"], urls=["slack://secret/b/c"])
+    assert told_to(alerts) == "a@example.org, slack"
     with_password = SqlSettings(url="postgresql://me:secret@db:5432/x?password=secret")
     assert with_password.place(config.data_dir) == "postgresql://db:5432/x"
     assert SqlSettings(url="sqlite:////srv/x").place(config.data_dir) == "/srv/x/DOMAIN.db"

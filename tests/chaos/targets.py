@@ -181,7 +181,8 @@ class Bench:
 
         async def workers() -> None:
             for _ in range(rounds):
-                for role in self.chance.sample(self.system.sink_roles, len(self.system.sinks)):
+                roles = list(self.system.processes)
+                for role in self.chance.sample(roles, len(roles)):
                     await asyncio.sleep(self.chance.uniform(0, 1))
                     self.kill_worker(role)
 

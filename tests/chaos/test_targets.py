@@ -51,7 +51,7 @@ def s3(tmp_path: Path) -> Iterator[S3Server]:
 
 async def survive(bench: Bench, rounds: int, events: int) -> None:
     await bench.send_old(100)
-    for role in bench.system.sink_roles:
+    for role in (*bench.system.sink_roles, "sink postgres#2"):  # two that share partitions
         bench.system.start(role)
     async with asyncio.TaskGroup() as work:
         work.create_task(bench.send(events))
@@ -78,7 +78,7 @@ async def test_each_worker_and_each_target_is_killed(
 ) -> None:
     servers = mortal, partner, None
     async with running_bench(tmp_path / "system", settings, servers, SEED) as bench:
-        await survive(bench, rounds=1, events=1000)
+        await survive(bench, rounds=1, events=700)
 
 
 @pytest.mark.nightly

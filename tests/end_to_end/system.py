@@ -41,6 +41,7 @@ class System:
     env: Mapping[str, str] = field(default_factory=dict)
     role_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    console_port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def address(self, domain: str) -> str:
@@ -66,6 +67,7 @@ class System:
         lines = [
             f'data_dir = "{self.folder}/data"',
             f'metrics_bind = "127.0.0.1:{free_port()}"',
+            f'console_bind = "127.0.0.1:{self.console_port}"',
             "[kafka]",
             f'bootstrap_servers = "{self.kafka.bootstrap_servers}"',
             f'topic_prefix = "{self.kafka.topic_prefix}"',

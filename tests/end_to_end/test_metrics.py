@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.postgres]
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "metrics.md"
-ROLES: Final = frozenset({"ingress", "streams", "sink", "alerts"})
+ROLES: Final = frozenset({"ingress", "streams", "sink", "alerts", "console"})
 ROW: Final = re.compile(
     r"^\| (`casewire_.*?`) \| (\w+) \| ([\w, ]*?) ?\| ([\w, ]+) \|", re.MULTILINE
 )
@@ -70,17 +70,20 @@ async def scrapes(system: System) -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 async def text(system: System) -> AsyncIterator[Mapping[str, str]]:
-    """What each role tells after a case and what is none, with the alerts role beside them."""
+    """What each role tells after a case and what is none, alerts and console beside them."""
     url = system.address("measured")
     told = [("server-modified-on", now()), ("content-type", JSON)]
     assert (await post(url, case("m1", domain="measured"), told))[0] == 200
     assert (await post(url, b"{", [("content-type", JSON)]))[0] == 200
     await system.caught_up()
-    system.start("alerts run")
-    await system.ready(["alerts run"])
+    others = ("alerts run", "console")
+    for role in others:
+        system.start(role)
+    await system.ready(others)
     yield await told_of_letters(system)
-    system.processes["alerts run"].terminate()
-    system.processes.pop("alerts run").wait(30)
+    for role in others:
+        system.processes[role].terminate()
+        system.processes.pop(role).wait(30)
 
 
 async def told_of_letters(system: System) -> Mapping[str, str]:
@@ -107,7 +110,9 @@ def value(text: str, name: str, **labels: str) -> float:
 
 async def test_each_role_tells_what_the_page_says_and_nothing_else(text: Mapping[str, str]) -> None:
     page = documented()
-    assert text.keys() == {"ingress", "streams", "sink-files", "sink-warehouse", "alerts"}
+    assert text.keys() == {
+        "ingress", "streams", "sink-files", "sink-warehouse", "alerts", "console",
+    }  # fmt: skip
     for process, told in text.items():
         expected, found = page[process.partition("-")[0]], scraped(told)
         assert expected.keys() <= found.keys(), process

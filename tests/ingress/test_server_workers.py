@@ -5,11 +5,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from casewire.health import running
 from tests.ingress.rig import WAIT_SECONDS, until
@@ -31,6 +33,15 @@ class Parent:
     def workers(self) -> set[int]:
         """Return the process ids of the workers that run."""
         return {one.pid for one in running(self._run_dir)}
+
+    def targets(self) -> Mapping[int, str]:
+        """Return where Prometheus is to ask each worker."""
+        return {
+            int(file.stem.removeprefix("ingress-")): orjson.loads(file.read_bytes())[0]["targets"][
+                0
+            ]
+            for file in (self._run_dir / "targets").glob("*.json")
+        }
 
     async def stop(self) -> int:
         assert self.process is not None
@@ -70,5 +81,19 @@ async def test_workers_serve_are_replaced_and_end_with_their_parent(parent: Pare
             with contextlib.suppress(aiohttp.ClientError):
                 async with client.post(url, data=b"x") as reply:
                     status = reply.status
+        await until(lambda: parent.targets().keys() == parent.workers())
+        assert await events(client, parent.targets().values()) == 1
     assert await parent.stop() == 0
     assert not parent.workers()
+    assert not parent.targets()
+
+
+async def events(client: aiohttp.ClientSession, targets: Iterable[str]) -> float:
+    """Return how many events the workers have stored, as Prometheus would sum it."""
+    found = 0.0
+    for target in targets:
+        async with client.get(f"http://{target}/metrics") as reply:
+            families = text_string_to_metric_families(await reply.text())
+            (captured,) = (each for each in families if each.name == "casewire_ingress_events")
+            found += sum(sample.value for sample in captured.samples)
+    return found

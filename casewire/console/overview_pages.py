@@ -1,0 +1,179 @@
+"""What goes on, sinks, alerts, and how to connect a project space."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from casewire.alerts.troubles import Trouble
+from casewire.alerts.writing import mute_group, read_troubles
+from casewire.connecting import (
+    CONNECTION_PLACE,
+    FORWARDERS,
+    FORWARDING_PLACE,
+    YOUR_HOST,
+    Line,
+    address,
+    login,
+)
+from casewire.console.backend import backend_of, note, page, seen
+from casewire.console.figures import Step, steps
+from casewire.console.gate import posted
+from casewire.console.metrics import Action
+from casewire.overview import Overview
+from casewire.sink_config import no_such_sink
+from schemas.times import from_datetime, now
+from sinks.settings import SinkTable
+
+#: For how long a group can be muted.
+SPANS: Final[Mapping[str, timedelta]] = {
+    "30 minutes": timedelta(minutes=30),
+    "2 hours": timedelta(hours=2),
+    "12 hours": timedelta(hours=12),
+    "1 day": timedelta(days=1),
+    "7 days": timedelta(days=7),
+}
+#: What is wrong with a target while one of these alerts is open.
+_TARGET_CAUSES: Final[Mapping[str, str]] = {
+    "target_unavailable": "waits: the target does not answer",
+    "target_refuses": "stopped: the target refuses its work",
+}
+_SECRET: Final = "the secret as casewire init or casewire auth add showed it"  # noqa: S105 - a hint
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRow:
+    """A sink, as the overview and its own page show it. `last` is when it wrote last, or empty."""
+
+    name: str
+    settings: SinkTable
+    type: str
+    place: str
+    step: Step
+    dead: int
+    target: str
+    last: str
+
+
+async def overview(request: Request) -> Response:
+    looked = await backend_of(request).figures.look()
+    flows = {flow.name: flow for flow in looked.flows}
+    return page(
+        request,
+        "overview.html",
+        looked=looked,
+        captured=flows["captured"],
+        steps=steps(looked.readers),
+        dead=sum(cause.count for cause in looked.causes),
+    )
+
+
+async def sinks(request: Request) -> Response:
+    return page(request, "sinks.html", sinks=await _sink_rows(request))
+
+
+async def sink(request: Request) -> Response:
+    name = request.path_params["name"]
+    backend = backend_of(request)
+    if name not in backend.config.sinks:
+        raise HTTPException(404, no_such_sink(backend.config.sinks, name))
+    row = next(each for each in await _sink_rows(request) if each.name == name)
+    return page(request, "sink.html", sink=row, domains=list(backend.config.domains))
+
+
+async def _sink_rows(request: Request) -> Sequence[SinkRow]:
+    backend = backend_of(request)
+    looked = await backend.figures.look()
+    last = await backend.figures.last_written()
+    found = steps(looked.readers)
+    return [
+        SinkRow(
+            name=name,
+            settings=settings,
+            type=str(settings.__struct_config__.tag),
+            place=settings.place(backend.config.data_dir),
+            step=found[f"sink-{name}"],
+            dead=sum(each.count for each in looked.causes if each.stage == f"sink:{name}"),
+            target=_target(looked, name),
+            last=last.get(name, ""),
+        )
+        for name, settings in backend.config.sinks.items()
+    ]
+
+
+def _target(looked: Overview, name: str) -> str:
+    """Return what is known to be wrong with a sink's target; empty if nothing is."""
+    for alert in looked.alerts:
+        for cause, said in _TARGET_CAUSES.items():
+            if f"/sink:{name}/{cause}/" in alert.group:
+                return said
+    return ""
+
+
+async def alerts(request: Request) -> Response:
+    found = sorted(
+        await read_troubles(backend_of(request).kafka), key=lambda each: each.last, reverse=True
+    )
+    return page(
+        request,
+        "alerts.html",
+        open=[each for each in found if each.open],
+        over=[each for each in found if not each.open][:50],
+        spans=SPANS,
+        muted=_muted,
+        said=request.query_params.get("said", ""),
+    )
+
+
+def _muted(trouble: Trouble) -> bool:
+    return trouble.muted_until > now()
+
+
+async def act_on_alert(request: Request) -> Response:
+    form = await posted(request)
+    group, span = form.get("group", ""), form.get("span", "")
+    unmuting = form.get("action") == "unmute"
+    if not unmuting and span not in SPANS:
+        raise HTTPException(400, "choose for how long nobody is to be told")
+    action: Action = "unmute" if unmuting else "mute"
+    await note(request, action, group=group, **({} if unmuting else {"span": span}))
+    until = datetime.now(UTC) + (timedelta() if unmuting else SPANS[span])
+    await mute_group(backend_of(request).kafka, group, from_datetime(until))
+    return seen(f"/alerts?said={action}")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What to enter in HQ for one credential of a project space."""
+
+    name: str
+    lines: Sequence[Line]
+
+
+async def connect(request: Request) -> Response:
+    config = backend_of(request).config
+    host = config.console.ingress_url or YOUR_HOST
+    guides = {
+        domain: [
+            Connection(each.name, [address(domain, host), *login(each, _SECRET, host)])
+            for each in config.credentials
+            if domain in each.domains
+        ]
+        or [Connection("", [address(domain, host), Line("Authentication Type", "None")])]
+        for domain in config.domains
+    }
+    open_to_all = not config.domains and config.ingress.unknown_domains != "refuse"
+    return page(
+        request,
+        "connect.html",
+        guides=guides,
+        forwarders=FORWARDERS,
+        connection_place=CONNECTION_PLACE,
+        forwarding_place=FORWARDING_PLACE,
+        host_known=bool(config.console.ingress_url),
+        open_address=address("DOMAIN", host) if open_to_all else None,
+    )
