@@ -1,9 +1,21 @@
+import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import KafkaServer, PostgresServer, running_kafka, running_postgres
+from tests.provided import ADDRESSES, Provided
+from tests.servers import KafkaServer, PostgresServer
+
+PROVIDED = Provided(dict(os.environ))
+# The program would take them for its own.
+for _name in ADDRESSES:
+    os.environ.pop(_name, None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for server, told in PROVIDED.told.items():
+        terminalreporter.write_line(f"{server}: {told}")
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +26,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """A real broker that all tests share. Use `prefix` to have topics of your own."""
-    with running_kafka(tmp_path_factory.mktemp("kafka")) as server:
+    with PROVIDED.kafka(tmp_path_factory.mktemp("kafka")) as server:
         yield server
 
 
@@ -27,5 +39,5 @@ def prefix() -> str:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A real PostgreSQL that all tests share. Use a database or schema of your own."""
-    with running_postgres() as server:
+    with PROVIDED.postgres() as server:
         yield server

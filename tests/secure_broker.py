@@ -17,7 +17,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 from kafka_clients.rights import Right
 from schemas.settings import KafkaSettings
 from tests.hq.certificates import Certificate, make_certificate
-from tests.servers import KafkaServer, Node, free_port, node
+from tests.servers import LocalKafka, Node, free_port, node
 
 #: May do everything, by each mechanism.
 ADMIN: Final = "admin"
@@ -45,7 +45,7 @@ class SecureBroker:
     Who comes by TLS alone must show a certificate.
     """
 
-    server: KafkaServer
+    server: LocalKafka
     sasl: str
     tls: str
     certificate: Certificate
@@ -143,7 +143,7 @@ def secure_broker(folder: Path, users: Sequence[str]) -> Iterator[SecureBroker]:
         "super.users": f"User:ANONYMOUS;User:{ADMIN};User:CN=127.0.0.1",
     }
     scram = dict.fromkeys([ADMIN, *users], PASSWORD)
-    server = KafkaServer(
+    server = LocalKafka(
         AuditedNode(
             data_dir=plain.data_dir,
             host=plain.host,

@@ -1,4 +1,8 @@
-"""Real servers for the tests: a broker and a PostgreSQL, each on a free port of its own."""
+"""Real servers for the tests: a broker and a PostgreSQL, each on a free port of its own.
+
+Those that a test kills, freezes or starts anew are LocalKafka and LocalPostgres: programs of this
+machine. What all tests share (`kafka`, `postgres`) may be others: see tests/provided.py.
+"""
 
 import contextlib
 import os
@@ -14,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -102,15 +107,19 @@ def cluster_of_three(folder: Path) -> Sequence[Node]:
 
 
 class KafkaServer:
+    """A broker that is there; whose it is, and where it runs, a test need not know."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+
+
+class LocalKafka(KafkaServer):
     """A broker that a test may kill and start again on the same data."""
 
     def __init__(self, broker: Broker) -> None:
+        super().__init__(broker.bootstrap_servers)
         self.broker = broker
         self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return self.broker.bootstrap_servers
 
     def start(self) -> None:
         command = self.broker.prepare()
@@ -135,17 +144,30 @@ def postgres_binaries() -> Path:
 
 
 class PostgresServer:
+    """A PostgreSQL server that is there; its superuser, and all roles, log in without a word.
+
+    `address` is a URL without a database.
+    """
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        self.address = address.rstrip("/")
+        self.user = parts.username or "postgres"
+        self.port = parts.port or 5432
+
+    def url(self, database: str = "postgres") -> str:
+        return f"{self.address}/{database}"
+
+
+class LocalPostgres(PostgresServer):
     """A PostgreSQL server that a test may kill and start again on the same data."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
         # PostgreSQL refuses to run as root.
-        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql://{self.user}@127.0.0.1:{self.port}/{database}"
+        user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        super().__init__(f"postgresql://{user}@127.0.0.1:{free_port()}")
+        self.data_dir = data_dir
+        self.process: subprocess.Popen[bytes] | None = None
 
     def _command(self, program: str, *arguments: str) -> Sequence[str]:
         prefix = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
@@ -196,9 +218,9 @@ class PostgresServer:
 @contextlib.contextmanager
 def running_kafka(
     data_dir: Path, more: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[KafkaServer]:
+) -> Iterator[LocalKafka]:
     """Run a broker; `more` are settings of Kafka's beside Casewire's own."""
-    server = KafkaServer(node(data_dir, more))
+    server = LocalKafka(node(data_dir, more))
     server.start()
     try:
         yield server
@@ -207,12 +229,12 @@ def running_kafka(
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path) -> Iterator[Sequence[KafkaServer]]:
+def running_cluster(folder: Path) -> Iterator[Sequence[LocalKafka]]:
     """Run three brokers that are one cluster."""
-    servers = [KafkaServer(each) for each in cluster_of_three(folder)]
+    servers = [LocalKafka(each) for each in cluster_of_three(folder)]
     try:
         with ThreadPoolExecutor() as pool:  # none is ready before two are
-            list(pool.map(KafkaServer.start, servers))
+            list(pool.map(LocalKafka.start, servers))
         yield servers
     finally:
         for server in servers:
@@ -220,14 +242,14 @@ def running_cluster(folder: Path) -> Iterator[Sequence[KafkaServer]]:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres() -> Iterator[LocalPostgres]:
     """Run a server on data of its own.
 
     They are not in pytest's folder: each start of another pytest closes that to the user who runs
     PostgreSQL.
     """
     with tempfile.TemporaryDirectory(prefix="casewire-postgres-") as folder:
-        server = PostgresServer(Path(folder) / "data")
+        server = LocalPostgres(Path(folder) / "data")
         server.start()
         try:
             yield server

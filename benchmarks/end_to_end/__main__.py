@@ -26,7 +26,7 @@ from benchmarks.streams.lab import Topics, last_values, topics_of
 from benchmarks.streams.latency import RATE, WARM_SECONDS, Latency, latency_of, posted
 from benchmarks.streams.report import Target, verdicts
 from schemas.topics import TOPICS
-from tests.servers import KafkaServer, PostgresServer, running_kafka
+from tests.servers import LocalKafka, LocalPostgres, running_kafka
 
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parents[1]
@@ -45,8 +45,8 @@ _PARTS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    kafka: KafkaServer
-    postgres: PostgresServer
+    kafka: LocalKafka
+    postgres: LocalPostgres
     programs: Path
     folder: Path
 

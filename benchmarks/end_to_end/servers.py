@@ -20,7 +20,7 @@ from benchmarks.streams.events import visits
 from benchmarks.streams.lab import Topics
 from benchmarks.streams.latency import SENT
 from tests.end_to_end.system import System
-from tests.servers import PostgresServer, free_port, wait_for_port
+from tests.servers import LocalPostgres, free_port, wait_for_port
 
 _HERE: Final = Path(__file__).parent
 _WORKERS: Final = ("-w", "2", "-k", "gthread", "--threads", "4")
@@ -53,7 +53,7 @@ def environment(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def by_hand(server: PostgresServer, database: str, programs: Path, log: Path) -> Iterator[Way]:
+def by_hand(server: LocalPostgres, database: str, programs: Path, log: Path) -> Iterator[Way]:
     """Run Flask under gunicorn: two workers of four threads."""
     columns = ", ".join(f"{name} text" for name in (*_OWN, *PROPERTIES))
     with psycopg.connect(database) as connection:
@@ -95,7 +95,7 @@ def casewire(folder: Path, topics: Topics, database: str) -> System:
     return system
 
 
-def way_of(system: System, server: PostgresServer, broker: int) -> Way:
+def way_of(system: System, server: LocalPostgres, broker: int) -> Way:
     """Return where a started system is posted to."""
     roles: Sequence[str] = system.roles
     return Way(

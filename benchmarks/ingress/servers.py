@@ -20,7 +20,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE, TOPICS, topic_config
 from tests.hq.certificates import make_certificate
 from tests.hq.ingress import Ingress, running_ingress
-from tests.servers import KafkaServer, free_port, wait_for_port
+from tests.servers import LocalKafka, free_port, wait_for_port
 
 _HERE: Final = Path(__file__).parent
 _PARTITIONS: Final = 8
@@ -45,7 +45,7 @@ class Server:
 class Lab:
     """Where servers run: a broker, a folder for their files, and what ends them all."""
 
-    broker: KafkaServer
+    broker: LocalKafka
     folder: Path
     stack: ExitStack
 
@@ -216,7 +216,7 @@ async def _create(kafka: KafkaSettings, *, flushed: bool) -> None:
 
 
 @contextlib.contextmanager
-def lab(broker: KafkaServer, folder: Path) -> Iterator[Lab]:
+def lab(broker: LocalKafka, folder: Path) -> Iterator[Lab]:
     """Give a place for servers, and end them afterwards."""
     with ExitStack() as stack:
         yield Lab(broker, folder, stack)

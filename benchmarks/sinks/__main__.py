@@ -27,7 +27,7 @@ from benchmarks.sinks.workload import connect_records, records, truth
 from benchmarks.streams.lab import fill, topics_of
 from benchmarks.streams.measure import Spy
 from benchmarks.streams.report import Target, profiles, verdicts
-from tests.servers import KafkaServer, PostgresServer, running_kafka
+from tests.servers import LocalKafka, LocalPostgres, running_kafka
 
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parents[1]
@@ -55,8 +55,8 @@ Writer: TypeAlias = Callable[[Path], Awaitable[Sample]]
 class Lab:
     """The servers, what is compared, and a folder for the runs."""
 
-    kafka: KafkaServer
-    postgres: PostgresServer
+    kafka: LocalKafka
+    postgres: LocalPostgres
     tools: Tools
     folder: Path
 

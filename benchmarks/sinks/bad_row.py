@@ -14,7 +14,7 @@ from schemas.case import CaseState
 from sinks.postgres import PostgresSink
 from streams.app import spare_the_collector
 from streams.delivery import Delivery
-from tests.servers import PostgresServer
+from tests.servers import LocalPostgres
 from tests.streams.made import Made
 
 ROWS: Final = 2000
@@ -30,7 +30,7 @@ class Cost:
     screened: float
 
 
-async def cost_of_a_bad_row(server: PostgresServer) -> Cost:
+async def cost_of_a_bad_row(server: LocalPostgres) -> Cost:
     """Write the same cases again and again, by turns without and with a bad row."""
     cases = [event.case for event in _newest(events(100_000))]
     times: dict[str, list[float]] = {"clean": [], "refused": [], "screened": []}

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from benchmarks.sinks.measure import Watch, family, process
 from benchmarks.streams.lab import Topics
-from tests.servers import PostgresServer, running_postgres
+from tests.servers import LocalPostgres, running_postgres
 
 _HERE: Final = Path(__file__).parent
 _STOP_SECONDS: Final = 30
@@ -63,7 +63,7 @@ class Place:
     """`topics` hold `total` events; what runs is watched by the processes' ids."""
 
     topics: Topics
-    postgres: PostgresServer
+    postgres: LocalPostgres
     broker: int
     total: int
 
@@ -82,14 +82,14 @@ class Place:
         return self.total // 3
 
 
-def postmaster(server: PostgresServer) -> int:
+def postmaster(server: LocalPostgres) -> int:
     """Return the id of the process whose children are the sessions."""
     text = (server.data_dir / "postmaster.pid").read_text(encoding="ascii")
     return int(text.splitlines()[0])
 
 
 @contextlib.contextmanager
-def tuned_postgres() -> Iterator[PostgresServer]:
+def tuned_postgres() -> Iterator[LocalPostgres]:
     """Run a server that is safe (fsync) and has no checkpoint while it is measured."""
     with running_postgres() as server:
         with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -101,7 +101,7 @@ def tuned_postgres() -> Iterator[PostgresServer]:
 
 
 @contextlib.contextmanager
-def database(server: PostgresServer, name: str) -> Iterator[str]:
+def database(server: LocalPostgres, name: str) -> Iterator[str]:
     """Create an empty database, give its URL, and drop it."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         identifier = sql.Identifier(name)

@@ -37,7 +37,7 @@ from benchmarks.streams.latency import RATE, Latency, latency
 from benchmarks.streams.measure import Sample, Spy, Watched, middle
 from benchmarks.streams.product import decoding, real, whole_way
 from benchmarks.streams.report import Results, Target, compared, latencies, profiles, verdicts
-from tests.servers import KafkaServer, running_kafka
+from tests.servers import LocalKafka, running_kafka
 
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parents[1]
@@ -150,7 +150,7 @@ class Found:
     latency: Latency
 
 
-async def _measured(server: KafkaServer, tools: Tools, folder: Path, size: Size) -> Found:
+async def _measured(server: LocalKafka, tools: Tools, folder: Path, size: Size) -> Found:
     if server.process is None:
         raise RuntimeError("the broker does not run")
     watched = Watched(server.process.pid)

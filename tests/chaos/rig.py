@@ -26,7 +26,7 @@ from schemas.settings import KafkaSettings
 from streams.records import Record, header
 from tests.end_to_end.system import System, running_system
 from tests.end_to_end.tables import held_cases, sqlite_query, unlike
-from tests.servers import KafkaServer
+from tests.servers import LocalKafka
 
 #: Longer than a worker's session (6 s), so that its partitions have another owner when it wakes.
 FROZEN_SECONDS = 8
@@ -42,7 +42,7 @@ class Rig:
     """`chance` decides what a fault strikes, and when; the tests seed it."""
 
     system: System
-    brokers: Sequence[KafkaServer]
+    brokers: Sequence[LocalKafka]
     chance: random.Random = field(default_factory=random.Random)
 
     def some_worker(self) -> str:
@@ -103,7 +103,7 @@ FAULTS: Final[Sequence[Fault]] = (
 @contextlib.asynccontextmanager
 async def running_rig(
     folder: Path,
-    brokers: Sequence[KafkaServer],
+    brokers: Sequence[LocalKafka],
     *,
     replication: int = 1,
     env: Mapping[str, str] = MappingProxyType({}),

@@ -24,7 +24,7 @@ from tests.contract.rigs import (
     form_state,
 )
 from tests.end_to_end.system import System, create
-from tests.servers import KafkaServer, PostgresServer, S3Server
+from tests.servers import LocalKafka, LocalPostgres, S3Server
 from tests.sinks.http_target import Target
 from tests.streams.made import Made
 
@@ -105,8 +105,8 @@ class Bench:
     """The workers of all sinks, their targets, and the load."""
 
     system: System
-    postgres: PostgresServer
-    partner: KafkaServer
+    postgres: LocalPostgres
+    partner: LocalKafka
     http: Target
     files: Path
     s3: S3Server | None
@@ -199,7 +199,7 @@ class Bench:
 async def running_bench(
     folder: Path,
     kafka: KafkaSettings,
-    servers: tuple[PostgresServer, KafkaServer, S3Server | None],
+    servers: tuple[LocalPostgres, LocalKafka, S3Server | None],
     seed: int,
 ) -> AsyncIterator[Bench]:
     """Run a worker for each type of sink. The one of `http` is to leave out what is old."""
@@ -250,7 +250,7 @@ def _lake(folder: Path, s3: S3Server | None) -> Mapping[str, Json]:
     }
 
 
-async def make_topic(partner: KafkaServer) -> None:
+async def make_topic(partner: LocalKafka) -> None:
     client = AIOKafkaAdminClient(bootstrap_servers=partner.bootstrap_servers)
     await client.start()
     try:

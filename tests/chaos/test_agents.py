@@ -19,7 +19,7 @@ from streams.batches.consumer import require_crashing
 from tests.chaos.test_records import capture, causes
 from tests.end_to_end.system import System, create
 from tests.kafka_tools import read_all
-from tests.servers import KafkaServer
+from tests.servers import LocalKafka
 from tests.streams.made import captured
 from tests.streams.test_batches import app_that
 from tests.streams.test_worker import case_body, judged, read_until, states
@@ -83,7 +83,7 @@ main()
 
 
 @pytest.fixture
-async def system(kafka: KafkaServer, prefix: str, tmp_path: Path) -> AsyncIterator[System]:
+async def system(kafka: LocalKafka, prefix: str, tmp_path: Path) -> AsyncIterator[System]:
     """Topics with a captured event of each of many cases; every hundredth says `poisoned`."""
     settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix, partitions=1

@@ -23,7 +23,7 @@ from tests.chaos.rig import states_of
 from tests.chaos.seeds import SEED
 from tests.chaos.test_records import capture
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
-from tests.servers import KafkaServer, running_kafka
+from tests.servers import LocalKafka, running_kafka
 from tests.streams.made import Made
 from tests.streams.test_worker import (
     SETTINGS,
@@ -52,7 +52,7 @@ COMPACTED: Final = {
 
 
 @pytest.fixture
-def eager(tmp_path: Path) -> Iterator[KafkaServer]:
+def eager(tmp_path: Path) -> Iterator[LocalKafka]:
     """A broker that compacts as soon as it can."""
     with running_kafka(tmp_path / "kafka", {"log.cleaner.backoff.ms": "100"}) as server:
         yield server
@@ -107,7 +107,7 @@ async def held(settings: KafkaSettings) -> Mapping[str, CaseState]:
 
 
 async def test_a_worker_recovers_from_changelogs_with_holes_and_without_heads(
-    eager: KafkaServer, tmp_path: Path
+    eager: LocalKafka, tmp_path: Path
 ) -> None:
     settings = KafkaSettings(
         bootstrap_servers=eager.bootstrap_servers, topic_prefix="casewire.", partitions=PARTITIONS

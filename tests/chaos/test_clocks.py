@@ -21,7 +21,7 @@ from tests.chaos.rig import FAULTS, Rig, run, running_rig, states_of
 from tests.chaos.seeds import SEED
 from tests.chaos.test_records import capture
 from tests.kafka_tools import create_topics, read_all
-from tests.servers import KafkaServer, running_kafka
+from tests.servers import LocalKafka, running_kafka
 from tests.streams.test_worker import SETTINGS, events, judged, of_request, read_until, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -39,7 +39,7 @@ def clock(seconds: int) -> EventIds:
 
 
 async def test_ingresses_whose_clocks_differ_by_a_day_end_in_the_truth(
-    kafka: KafkaServer, prefix: str, tmp_path: Path
+    kafka: LocalKafka, prefix: str, tmp_path: Path
 ) -> None:
     await create_topics(kafka.bootstrap_servers, prefix, TOPICS, partitions=1)
     settings = KafkaSettings(
@@ -67,7 +67,7 @@ async def test_ingresses_whose_clocks_differ_by_a_day_end_in_the_truth(
 
 
 @pytest.mark.parametrize("hours", [-40 * 24, 2, 31 * 24])
-async def test_times_on_topics_are_the_brokers(kafka: KafkaServer, prefix: str, hours: int) -> None:
+async def test_times_on_topics_are_the_brokers(kafka: LocalKafka, prefix: str, hours: int) -> None:
     """Else the broker refuses what is an hour ahead, and deletes at once what is a month old."""
     await create_topics(kafka.bootstrap_servers, prefix, ["captured"], partitions=1)
     now = datetime.now(UTC).timestamp() * 1000

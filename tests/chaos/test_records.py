@@ -15,7 +15,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import LARGE_RECORD, MEBIBYTE, TOPICS
 from streams.app import create_streams_app
 from tests.kafka_tools import create_topics, read_all
-from tests.servers import KafkaServer
+from tests.servers import LocalKafka
 from tests.streams.made import Made, captured
 from tests.streams.test_worker import (
     SETTINGS,
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
-async def settings(kafka: KafkaServer, prefix: str) -> KafkaSettings:
+async def settings(kafka: LocalKafka, prefix: str) -> KafkaSettings:
     """One partition: whatever stands still holds up everything."""
     await create_topics(kafka.bootstrap_servers, prefix, TOPICS, partitions=1)
     return KafkaSettings(

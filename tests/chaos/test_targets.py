@@ -14,26 +14,26 @@ from schemas.settings import KafkaSettings
 from tests.chaos.held import check, check_replay, left, settled
 from tests.chaos.seeds import RUNS, SEED
 from tests.chaos.targets import Bench, running_bench
-from tests.servers import KafkaServer, PostgresServer, S3Server, running_kafka, running_postgres
+from tests.servers import LocalKafka, LocalPostgres, S3Server, running_kafka, running_postgres
 from tests.streams.made import Made
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.postgres]
 
 
 @pytest.fixture
-def mortal() -> Iterator[PostgresServer]:
+def mortal() -> Iterator[LocalPostgres]:
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
-def partner(tmp_path: Path) -> Iterator[KafkaServer]:
+def partner(tmp_path: Path) -> Iterator[LocalKafka]:
     with running_kafka(tmp_path / "partner") as server:
         yield server
 
 
 @pytest.fixture
-def settings(kafka: KafkaServer, prefix: str) -> KafkaSettings:
+def settings(kafka: LocalKafka, prefix: str) -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix, partitions=4
     )
@@ -74,7 +74,7 @@ def lives(record: Made) -> bool:
 
 
 async def test_each_worker_and_each_target_is_killed(
-    settings: KafkaSettings, mortal: PostgresServer, partner: KafkaServer, tmp_path: Path
+    settings: KafkaSettings, mortal: LocalPostgres, partner: LocalKafka, tmp_path: Path
 ) -> None:
     servers = mortal, partner, None
     async with running_bench(tmp_path / "system", settings, servers, SEED) as bench:
@@ -85,8 +85,8 @@ async def test_each_worker_and_each_target_is_killed(
 @pytest.mark.parametrize("seed", range(SEED, SEED + RUNS))
 async def test_workers_and_targets_are_killed_again_and_again(
     settings: KafkaSettings,
-    mortal: PostgresServer,
-    partner: KafkaServer,
+    mortal: LocalPostgres,
+    partner: LocalKafka,
     s3: S3Server,
     tmp_path: Path,
     seed: int,

@@ -1,3 +1,4 @@
+import uuid
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -16,9 +17,12 @@ async def system(
 ) -> AsyncIterator[System]:
     """All roles, with SQLite and PostgreSQL as sinks. A test has a domain of its own in it."""
     settings = KafkaSettings(
-        bootstrap_servers=kafka.bootstrap_servers, topic_prefix="end-to-end.", partitions=4
+        bootstrap_servers=kafka.bootstrap_servers,
+        topic_prefix=f"e{uuid.uuid4().hex[:10]}.",
+        partitions=4,
     )
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
         connection.execute(f"CREATE DATABASE {DATABASE}")
     sinks = {
         "files": {"type": "sql"},

@@ -1,4 +1,5 @@
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.kafka_tools import create_topics
 from tests.servers import KafkaServer
 
 Captured = Callable[[], dict[str, bytes]]
-PREFIX = "hq."
+PREFIX = f"h{uuid.uuid4().hex[:10]}."
 
 
 @pytest.fixture(scope="package")

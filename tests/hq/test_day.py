@@ -19,7 +19,7 @@ from tests.hq.client import Repeater, RepeatRecord
 from tests.hq.ingress import Ingress, running_ingress
 from tests.hq.logins import Anyone, ApiKey, Basic, Login
 from tests.kafka_tools import create_topics
-from tests.servers import KafkaServer, running_kafka
+from tests.servers import LocalKafka, running_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -43,14 +43,14 @@ header = "X-Api-Key"
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[KafkaServer]:
+def broker(tmp_path: Path) -> Iterator[LocalKafka]:
     """A broker of our own, since it is killed."""
     with running_kafka(tmp_path / "kafka") as server:
         yield server
 
 
 @pytest.fixture
-async def topics(broker: KafkaServer, anyio_backend: object) -> KafkaSettings:
+async def topics(broker: LocalKafka, anyio_backend: object) -> KafkaSettings:
     await create_topics(broker.bootstrap_servers, "day.", ["captured", "bodies"])
     return KafkaSettings(bootstrap_servers=broker.bootstrap_servers, topic_prefix="day.")
 
@@ -75,7 +75,7 @@ def paced(
 
 
 def test_a_day_with_restarts_ends_with_everything_succeeded_and_stored(
-    broker: KafkaServer, topics: KafkaSettings, tmp_path: Path, secrets: Callable[[str, str], str]
+    broker: LocalKafka, topics: KafkaSettings, tmp_path: Path, secrets: Callable[[str, str], str]
 ) -> None:
     tables = TABLES.format(basic=secrets("basic", "pässword"), key=secrets("key", "Key 0123"))
     ingress = Ingress(tmp_path / "ingress", topics, tables)

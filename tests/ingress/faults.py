@@ -15,7 +15,7 @@ import orjson
 
 from tests.ingress.rig import WAIT_SECONDS, until
 from tests.kafka_tools import ConsumerRecord, create_topics, read_all
-from tests.servers import KafkaServer, free_port
+from tests.servers import LocalKafka, free_port
 
 HEADERS: Final = [
     ("content-type", b"text/xml"),
@@ -36,7 +36,7 @@ async def wait_until(holds: Callable[[], Awaitable[bool]]) -> None:
 class Broker:
     """A broker of one's own, and topics of one's own on it."""
 
-    def __init__(self, server: KafkaServer, prefix: str) -> None:
+    def __init__(self, server: LocalKafka, prefix: str) -> None:
         self.server = server
         self.prefix = prefix
 

@@ -16,7 +16,7 @@ from ingress.settings import IngressSettings
 from tests.ingress.conftest import StartRig
 from tests.ingress.rig import WAIT_SECONDS, Rig, running, until
 from tests.kafka_tools import create_topics, read_all
-from tests.servers import KafkaServer, free_port, running_kafka
+from tests.servers import KafkaServer, LocalKafka, free_port, running_kafka
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ IMPATIENT = IngressSettings(kafka_timeout_seconds=1)
 
 
 @pytest.fixture
-async def lonely(tmp_path: Path) -> AsyncIterator[tuple[Rig, KafkaServer]]:
+async def lonely(tmp_path: Path) -> AsyncIterator[tuple[Rig, LocalKafka]]:
     """An ingress on a broker of its own, which the test may kill."""
     with running_kafka(tmp_path / "kafka") as server:
         await create_topics(server.bootstrap_servers, "t.", ["captured", "bodies"])
@@ -34,7 +34,7 @@ async def lonely(tmp_path: Path) -> AsyncIterator[tuple[Rig, KafkaServer]]:
 
 
 async def test_every_200_outlives_a_broker_that_is_killed_under_load(
-    lonely: tuple[Rig, KafkaServer],
+    lonely: tuple[Rig, LocalKafka],
 ) -> None:
     rig, server = lonely
     stored: dict[str, bytes] = {}

@@ -10,7 +10,7 @@ import pytest
 
 from schemas.topics import MEBIBYTE
 from tests.ingress.faults import Broker, Ingress, Load, prove
-from tests.servers import KafkaServer, running_kafka
+from tests.servers import LocalKafka, running_kafka
 
 pytestmark = pytest.mark.anyio
 
@@ -18,14 +18,14 @@ MEMORY_BYTES = 300 * MEBIBYTE
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """A broker that the tests of this file kill and freeze."""
     with running_kafka(tmp_path_factory.mktemp("kafka")) as running:
         yield running
 
 
 @pytest.fixture
-async def broker(server: KafkaServer, prefix: str) -> AsyncIterator[Broker]:
+async def broker(server: LocalKafka, prefix: str) -> AsyncIterator[Broker]:
     """That broker, alive, with topics for this test; alive again afterwards."""
     broker = Broker(server, prefix)
     await broker.create()

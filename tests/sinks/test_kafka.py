@@ -22,7 +22,7 @@ from sinks.kafka_sink import KafkaSink
 from streams.delivery import Delivery
 from tests.hq.certificates import Certificate, make_certificate
 from tests.kafka_tools import ConsumerRecord, read_all
-from tests.servers import KafkaServer, free_port, node
+from tests.servers import KafkaServer, LocalKafka, free_port, node
 from tests.sinks.http_target import forwarded, message
 from tests.streams.made import Made, state, state_record
 
@@ -36,7 +36,7 @@ PARTITIONS = 4
 class Partner:
     """A subscriber's cluster: its own tools come in by `server`, the sink by SASL over TLS."""
 
-    server: KafkaServer
+    server: LocalKafka
     address: str
     certificate: Certificate
 
@@ -78,7 +78,7 @@ def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(both),
     }
-    server = KafkaServer(replace(plain, more=more))
+    server = LocalKafka(replace(plain, more=more))
     server.start()
     try:
         yield Partner(server, f"127.0.0.1:{port}", certificate)

@@ -13,7 +13,7 @@ from schemas.errors import RejectedRowsError, Rejection, TargetError, TransientE
 from sinks.names import quoted
 from sinks.postgres import PostgresSink
 from tests.contract.rigs import PARENT, PostgresRig, case_state, form_state, opened
-from tests.servers import PostgresServer, running_postgres
+from tests.servers import LocalPostgres, PostgresServer, running_postgres
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
@@ -31,7 +31,7 @@ def domain() -> str:
 
 
 @pytest.fixture(scope="module")
-def mortal() -> Iterator[PostgresServer]:
+def mortal() -> Iterator[LocalPostgres]:
     """A server that a test may kill; it has to start it again."""
     with running_postgres() as server:
         yield server
@@ -68,7 +68,7 @@ async def until_waiting(url: str, statement: str) -> None:
 
 @pytest.mark.parametrize("statement", ["INSERT INTO", "ALTER TABLE"])
 async def test_a_server_killed_in_mid_batch_and_back(
-    mortal: PostgresServer, domain: str, statement: str
+    mortal: LocalPostgres, domain: str, statement: str
 ) -> None:
     rig = PostgresRig(mortal.url())
     new = {"new": "x"} if statement == "ALTER TABLE" else {}
@@ -93,7 +93,7 @@ async def test_a_server_killed_in_mid_batch_and_back(
 
 
 async def test_a_server_killed_while_a_repeat_is_written(
-    mortal: PostgresServer, domain: str
+    mortal: LocalPostgres, domain: str
 ) -> None:
     """A form has all rows of one version: those of its repeats are in the same transaction."""
     rig = PostgresRig(mortal.url())
@@ -115,7 +115,7 @@ async def test_a_server_killed_while_a_repeat_is_written(
     assert len(rig.forms(domain)["f1"].repeats["visit"]) == 2
 
 
-async def test_a_server_restarted_between_batches(mortal: PostgresServer, domain: str) -> None:
+async def test_a_server_restarted_between_batches(mortal: LocalPostgres, domain: str) -> None:
     async with opened(PostgresSink(mortal.url())) as sink:
         await sink.write([case_state(domain)])
         mortal.stop("fast")
