@@ -117,8 +117,10 @@ async def test_what_nobody_reads_is_seen_on_a_broker(kafka: KafkaServer, prefix:
     async with reader:
         assert await watch.look(desk, at(11))
         assert "takes none of them" in desk.troubles[trouble.group].text
+        down = TransientError("down")
+        desk.report(of_target("a", "target_unavailable", down, safe=False, raised_at=at(11)))
         places = [TopicPartition(prefix + "case-state", number) for number in (0, 1)]
         await reader.commit(await reader.end_offsets(places))
         assert not await watch.look(desk, at(12))
     desk.look(at(60))
-    assert not desk.troubles[trouble.group].open
+    assert [each.open for each in desk.troubles.values()] == [False, False]
