@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from casewire.addresses import Address
+from casewire.blocked import ending_if_blocked
 from casewire.role_metrics import Probe, RoleMetrics
 from schemas.errors import UnavailableError
 
@@ -211,7 +212,8 @@ async def serving_health(
         process = Running.of(role, os.getpid(), address, state_api)
         files = (announce(run_dir, process), announce_target(run_dir, process))
         try:
-            yield address
+            with ending_if_blocked():
+                yield address
         finally:
             for file in files:
                 file.unlink(missing_ok=True)

@@ -86,7 +86,7 @@ async def _run(config: Config, load: Callable[[], Config], tracer: Tracer | None
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECTED_AFTER)
-    health = Health(live=lambda: None, ready=publisher.ready)
+    health = Health(live=publisher.live, ready=publisher.ready)
     async with (
         serving_health(
             health, role="ingress", bind=config.machine.metrics_bind, run_dir=config.run_dir

@@ -25,7 +25,7 @@ from kafka_clients.rights import Right, rights
 from schemas.errors import ConfigError
 from schemas.tracing import Tracer
 from sinks.registry import make_sink
-from streams.app import App, create_sink_app, create_streams_app, recovered, run
+from streams.app import App, create_sink_app, create_streams_app, recovered, run, stuck
 from streams.delivery import Delivery, Pace
 from streams.worker_metrics import WorkerMetrics
 
@@ -118,9 +118,7 @@ async def _serve(app: App, role: str, config: Config, *, state_api: str = "") ->
     started = asyncio.Event()
 
     def live() -> str | None:
-        return (
-            None if app.crash_reason is None else f"it crashed: {type(app.crash_reason).__name__}"
-        )
+        return stuck(app) if started.is_set() else None
 
     def ready() -> str | None:
         if started.is_set() and recovered(app):

@@ -117,6 +117,14 @@ class _Supervisor:
                 await asyncio.wait_for(self._broken.wait(), 1.0)
 
 
+def ended(what: str, tasks: Sequence[asyncio.Task[None]]) -> str | None:
+    """Return which error ended one of the tasks, which go on until they are cancelled."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            return f"{what} has ended ({type(task.exception()).__name__})"
+    return None
+
+
 class KafkaPublisher:
     """Publishes with `acks=all` from an idempotent producer, which is replaced when it is broken.
 
@@ -169,6 +177,10 @@ class KafkaPublisher:
 
     def ready(self) -> str | None:
         return self._supervisor.reason
+
+    def live(self) -> str | None:
+        """Return why this process must be started anew: what connects to Kafka has ended."""
+        return ended("what connects to Kafka", self._tasks)
 
     async def stop(self) -> None:
         self._supervisor.reason = "the ingress is shutting down"

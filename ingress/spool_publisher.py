@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ingress.publisher import KafkaPublisher, Place, Publisher
+from ingress.publisher import KafkaPublisher, Place, ended
 from ingress.records import Event
 from ingress.settings import IngressSettings
 from ingress.spool import Spool
@@ -20,7 +20,7 @@ def create_publisher(
     settings: IngressSettings,
     spool_dir: Path,
     registry: CollectorRegistry = REGISTRY,
-) -> Publisher:
+) -> "KafkaPublisher | SpooledPublisher":
     """Return a publisher as `[ingress] spool` says; processes may share `spool_dir`."""
     publisher = KafkaPublisher(kafka, settings)
     if settings.spool == "off":
@@ -62,6 +62,11 @@ class SpooledPublisher:
             return None
         unable = self._spool.unable()
         return f"{reason}, and {unable}" if unable else None
+
+    def live(self) -> str | None:
+        """Return why this process must be started anew."""
+        draining = () if self._draining is None else (self._draining,)
+        return self._kafka.live() or ended("what empties the spool", draining)
 
     async def stop(self) -> None:
         if self._draining is not None:

@@ -208,6 +208,15 @@ async def stop_app(app: faust.App) -> None:
         raise crash
 
 
+def stuck(app: faust.App) -> str | None:
+    """Return why a worker that has been started must be started anew; None if it gets on."""
+    if app.crash_reason is not None:
+        return f"it crashed: {type(app.crash_reason).__name__}"
+    consumer: Any = app.consumer
+    overdue: str | None = consumer.fetch.overdue or consumer.looking.overdue
+    return overdue
+
+
 def recovered(app: faust.App) -> bool:
     """Whether the worker is in its group, and its tables are as the changelogs have them.
 

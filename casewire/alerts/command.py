@@ -143,7 +143,7 @@ async def _run(config: Config) -> None:
 
     async with (
         serving_health(
-            Health(lambda: None, ready),
+            Health(lambda: role.round.overdue, ready),
             role="alerts",
             bind=config.machine.metrics_bind,
             run_dir=config.run_dir,

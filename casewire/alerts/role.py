@@ -30,11 +30,13 @@ from casewire.reading import read_topic
 from kafka_clients.login import client_options
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
+from schemas.step import Step
 from schemas.times import now
 from streams.alarms import as_record
 from streams.delivery import backoff
 
 _POLL_MS: Final = 500
+ROUND_SECONDS: Final = 300.0
 #: How soon the one that waits hears that it is its turn.
 _HEARTBEAT_MS: Final = 1000
 
@@ -122,12 +124,15 @@ class AlertsRole:
     watch: Watch
     decided: Decided
     turn: Turn = field(default_factory=Turn)
+    #: Two channels that take a minute each, and a broker that is looked for in vain, take less.
+    round: Step = field(default_factory=lambda: Step("it has not come round", ROUND_SECONDS))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. Raises KafkaError if the broker does not come back."""
         async with _consumer(self.kafka, self.turn) as consumer, producing(self.kafka) as producer:
             state = State(self.rules)
             while not stop.is_set():
+                self.round.begin()
                 found = await consumer.getmany(timeout_ms=_POLL_MS)
                 metrics.ACTIVE.set(self.turn.mine)
                 if not self.turn.mine:

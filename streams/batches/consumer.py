@@ -13,6 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import CrashingSupervisor
 
+from schemas.step import Step
 from streams.batches.batch import Batch, BatchSchema, Work
 from streams.batches.lag import Delivered, Lag
 from streams.batches.raw import read_raw
@@ -27,6 +28,8 @@ FETCH_MIN_BYTES = 256 * 1024
 #: How long to wait for records, if nothing comes; and while an agent's full queue holds some back.
 IDLE_SECONDS = 1.0
 HELD_BACK_SECONDS = 0.01
+#: A worker in which one of these takes longer is not live any more; it has a minute to end itself.
+STUCK_SECONDS = 90.0
 
 
 def patience(held_back: Collection[TP]) -> float:
@@ -96,6 +99,8 @@ class BatchConsumer(driver.Consumer):
         self.batch_topics: set[str] = set()
         self.generation = 0
         self.watchdog = Watchdog()
+        self.fetch = Step("Kafka's client has not answered", STUCK_SECONDS)
+        self.looking = Step("the watchdog has not looked", STUCK_SECONDS)
         super().__init__(*args, **kwargs)
         self.lag = Lag(self)
 
@@ -161,7 +166,9 @@ class BatchConsumer(driver.Consumer):
 
     @faust.Service.task
     async def _watch(self) -> None:
+        self.looking.begin()
         async for _ in self.itertimer(INTERVAL_SECONDS, name="watchdog"):
+            self.looking.begin()
             stuck = await self._stuck()
             if stuck:
                 await self.app.crash(StuckError(f"it does not get on: {', '.join(stuck)}"))
@@ -170,6 +177,8 @@ class BatchConsumer(driver.Consumer):
         """Return what has stood still for too long."""
         app = self.app
         transport: Any = self.transport
+        if self.fetch.seconds > INTERVAL_SECONDS:  # its thread hangs: it never waits for so long
+            return self.watchdog.look({"a fetch": 1}, {})
         if app.rebalancing:
             return self.watchdog.look({"a rebalance": 1}, {})
         if app.in_recovery:
@@ -188,6 +197,13 @@ class BatchConsumer(driver.Consumer):
         return self.watchdog.look({_name(tp): ends[tp] for tp in sources}, committed)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        self.fetch.begin()
+        try:
+            return await self._fetched(active_partitions, timeout)
+        finally:
+            self.fetch.end()
+
+    async def _fetched(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         # A copy: to aiokafka a set that is emptied meanwhile means "all partitions".
         self.generation = self.app.consumer_generation_id
         if self.dropped:

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from ingress.lanes import RefusedError
-from ingress.publisher import KafkaPublisher, Publisher
+from ingress.publisher import KafkaPublisher, Publisher, ended
 from ingress.records import Event
 from ingress.settings import IngressSettings
 from ingress.spool_publisher import create_publisher
@@ -164,3 +164,24 @@ async def test_those_that_share_a_batch_with_a_refused_record_are_stored(
         assert [item.id for item in await publisher.deliver(events[5:10])] == ["id-7"]
     records = await read_all(kafka.bootstrap_servers, f"{prefix}captured")
     assert {record.key for record in records} == {b"id-%d" % i for i in range(20) if i != 7}
+
+
+async def test_a_way_to_kafka_that_has_ended_is_told_and_one_that_is_stopped_is_not(
+    prefix: str, tmp_path: Path
+) -> None:
+    async def fails() -> None:
+        raise ValueError
+
+    failed, stopped = asyncio.create_task(fails()), asyncio.create_task(asyncio.sleep(3600))
+    stopped.cancel()
+    await asyncio.wait([failed, stopped])
+    assert ended("what connects", [stopped, failed]) == "what connects has ended (ValueError)"
+    assert ended("what connects", [stopped]) is None
+    publisher = create_publisher(
+        KafkaSettings(bootstrap_servers="127.0.0.1:9", topic_prefix=prefix),
+        IngressSettings(),
+        tmp_path,
+        CollectorRegistry(),
+    )
+    async with running(publisher):
+        assert publisher.live() is None
