@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "deploy"
 @pytest.mark.parametrize(
     ("example", "instance"),
     [
+        ("casewire.service", "casewire.service"),
         ("casewire-ingress.service", "casewire-ingress.service"),
         ("casewire-ingress@.service", "casewire-ingress@1.service"),
         ("casewire-streams.service", "casewire-streams.service"),
