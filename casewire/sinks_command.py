@@ -1,5 +1,6 @@
 """`casewire sinks`: the types of sinks there are, and what each can be told."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, get_args, get_origin
@@ -14,6 +15,7 @@ from schemas.values import Json
 from sinks.registry import SETTINGS
 from sinks.settings import SinkTable
 
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")  # TOML 1.0, "Keys"
 _TYPE_NAMES: Final = {str: "text", int: "number", bool: "true or false"}
 
 
@@ -140,8 +142,12 @@ def _alternative(key: Key, own: Sequence[Key]) -> bool:
 def _toml(value: Json) -> str:
     """Return a value as TOML writes it inline."""
     if isinstance(value, dict):
-        pairs = ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items())
+        pairs = ", ".join(f"{_toml_key(key)} = {_toml(inner)}" for key, inner in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     return orjson.dumps(value).decode()
+
+
+def _toml_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else orjson.dumps(key).decode()

@@ -7,8 +7,10 @@ from typing import Final
 import orjson
 
 from schemas.envelope import Headers
+from schemas.errors import InvalidEventError, Rejection
 from sinks.base import Message
 from sinks.redaction import Redaction
+from sinks.renaming import Renaming
 
 #: What a record batch and its varints may take beside a record's own bytes.
 _OVERHEAD_BYTES: Final = 1024
@@ -49,9 +51,14 @@ class Out:
         return _OVERHEAD_BYTES + len(self.key) + len(self.value or b"") + named
 
 
-def record_of(message: Message, redaction: Redaction) -> Out:
+def record_of(message: Message, redaction: Redaction, renaming: Renaming) -> Out | Rejection:
     """Return the record: a state's null stays one, so that a compacted topic forgets it too."""
-    value = None if message.forgotten else orjson.dumps(redaction.applied(message.value))
+    value = None
+    if not message.forgotten:
+        try:
+            value = orjson.dumps(renaming.applied(redaction.applied(message.value)))
+        except InvalidEventError as error:
+            return Rejection(error.cause, error.explanation, path=error.path)
     return Out(message.key.encode(), value, kept_headers(message.headers, redaction))
 
 

@@ -1,14 +1,16 @@
 """`[sinks.NAME]` with `type = "kafka"`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
 from schemas.topics import DEFAULT_PREFIX, TOPICS
 from sinks.redaction import path_problems
+from sinks.renaming import rename_problems
 from sinks.settings import SinkTable
 
 _SERVERS: Final = re.compile(r"[^\s,:/@]+:\d{1,5}(,[^\s,:/@]+:\d{1,5})*")
@@ -62,6 +64,13 @@ class KafkaSinkSettings(SinkTable, frozen=True, kw_only=True, tag="kafka"):
             examples=["/etc/casewire/partner-hash-key"],
         ),
     ] = ""
+    rename: Annotated[
+        Mapping[str, str],
+        Meta(
+            description="New names of keys, by path; `drop` and `hash` know them by the old ones.",
+            examples=[{"properties.dob": "date_of_birth"}],
+        ),
+    ] = MappingProxyType({})
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
         Meta(description="How to talk to the brokers, in Kafka's words.", examples=["SASL_SSL"]),
@@ -107,6 +116,7 @@ class KafkaSinkSettings(SinkTable, frozen=True, kw_only=True, tag="kafka"):
             yield "topic: is one of Casewire's own; take another name"
         yield from path_problems("drop", self.drop)
         yield from path_problems("hash", self.hash)
+        yield from rename_problems(self.rename)
         if self.hash and len(self.hash_key) < _SHORTEST_KEY:
             yield f"hash_key: missing, or under {_SHORTEST_KEY} characters; write a longer one"
         yield from self._login_problems()

@@ -27,6 +27,7 @@ from sinks.base import Message, Result, Sink
 from sinks.kafka_records import Out, record_of
 from sinks.kafka_settings import KafkaSinkSettings
 from sinks.redaction import Redaction
+from sinks.renaming import Renaming
 
 _CONNECT_SECONDS: Final = 30.0
 _REQUEST_MS: Final = 10_000
@@ -60,6 +61,7 @@ class KafkaSink:
         self._settings = settings
         self._write_seconds = write_seconds
         self._redaction = Redaction.of(settings.drop, settings.hash, settings.hash_key)
+        self._renaming = Renaming.of(settings.rename)
         self._connection = {
             "bootstrap_servers": settings.bootstrap_servers,
             "request_timeout_ms": _REQUEST_MS,
@@ -82,20 +84,24 @@ class KafkaSink:
 
     async def write(self, messages: Sequence[Message]) -> Sequence[Result]:
         await self.open()
-        outs = dict(enumerate(record_of(message, self._redaction) for message in messages))
-        results: dict[int, Result] = {
-            place: _too_large(self._largest)
-            for place, out in outs.items()
-            if out.size > self._largest
-        }
-        errors = await self._send({place: outs[place] for place in outs.keys() - results.keys()})
+        outs: dict[int, Out] = {}
+        results: dict[int, Result] = {}
+        for place, message in enumerate(messages):
+            out = record_of(message, self._redaction, self._renaming)
+            if isinstance(out, Rejection):
+                results[place] = out
+            elif out.size > self._largest:
+                results[place] = _too_large(self._largest)
+            else:
+                outs[place] = out
+        errors = await self._send(outs)
         for place, error in errors.items():
             failure = self._failure(error)
             if not isinstance(failure, TransientError):
                 raise failure from error
             alone = isinstance(error, MessageSizeTooLargeError) and len(messages) == 1
             results[place] = _too_large(self._largest) if alone else failure
-        return [results.get(place, "written") for place in outs]
+        return [results.get(place, "written") for place in range(len(messages))]
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None

@@ -6,7 +6,7 @@ through item by item. What was sent beside a key (`timeEnd_sent` beside `timeEnd
 """
 
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, TypeAlias
 
@@ -76,27 +76,28 @@ def parsed(text: str) -> Path:
     return tuple(text.split("."))
 
 
-def path_problems(key: str, texts: Sequence[str]) -> Iterator[str]:
+def path_problems(key: str, texts: Iterable[str]) -> Iterator[str]:
     """Yield what is wrong with paths that somebody wrote under `key`."""
     for text in texts:
         path = parsed(text)
         if "" in path or path[-1] == _DEEP:
             yield f"{key}: {text!r} is no path; write keys joined by dots, as properties.phone"
         elif path[0] in _IN_THE_KEY:
-            yield f"{key}: {path[0]} cannot be hidden, it is in the record's key; remove it"
+            yield f"{key}: {path[0]} stays as it is, it is in the record's key; remove it"
 
 
 def _under(name: str, paths: Sequence[Path]) -> Sequence[Path]:
     """Return what is left of the paths inside a key; an empty one means the key itself."""
-    return [rest for path in paths for rest in _rests(name, path)]
+    return [rest for path in paths for rest in rests(name, path)]
 
 
-def _rests(name: str, path: Path) -> Iterator[Path]:
+def rests(name: str, path: Path) -> Iterator[Path]:
+    """Yield what is left of a path inside a key; nothing if it leads elsewhere."""
     if not path:
         return
     head, rest = path[0], path[1:]
     if head == _DEEP:
         yield path
-        yield from _rests(name, rest)
+        yield from rests(name, rest)
     elif head in ("*", name) or name == sent_name(head):
         yield rest

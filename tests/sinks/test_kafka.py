@@ -190,6 +190,30 @@ def by_key(records: Sequence[ConsumerRecord]) -> Mapping[str, Sequence[str]]:
     return found
 
 
+async def test_a_subscriber_gets_his_own_names_and_a_clash_of_two_is_a_dead_letter(
+    partner: Partner, topic: str
+) -> None:
+    settings = partner.settings(
+        topic, rename={"properties.dob": "born"}, drop=["properties.secret"]
+    )
+    events = [
+        message("a", dob="1990", secret="x"),
+        message("b", dob="1990", born="1991"),
+        message("c", dob=""),
+    ]
+    async with sink_to(settings) as sink:
+        first, second, third = await sink.write(events)
+    assert first == third == "written"
+    assert isinstance(second, Rejection)
+    assert (second.cause, second.path) == ("mapping_failed", "properties.born")
+    values = [orjson.loads(found.value or b"") for found in await records_of(partner, topic)]
+    held = {value["case_id"]: value["properties"] for value in values}
+    assert held == {
+        "a": {"case_type": "patient", "born": "1990"},
+        "c": {"case_type": "patient", "born": ""},
+    }
+
+
 async def test_a_record_that_is_too_large_is_a_dead_letter_and_the_others_are_sent(
     partner: Partner, prefix: str
 ) -> None:
@@ -306,6 +330,7 @@ async def test_a_stop_in_mid_batch_leaves_nothing_out_that_a_repeat_brings(
         ({"topic": "a b"}, "topic: is no name"),
         ({"topic": "casewire.cases"}, "topic: is one of Casewire's own"),
         ({"drop": ["a..b"]}, "drop: 'a..b' is no path"),
+        ({"rename": {"properties.dob": "a.b"}}, "rename: 'properties.dob' gets no name"),
         ({"hash": ["properties.phone"]}, "hash_key: missing"),
         ({"security_protocol": "SASL_SSL", "user": "u"}, "password: missing"),
         ({"password": "hidden"}, "password: is not used by PLAINTEXT"),
