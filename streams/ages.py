@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from schemas.envelope import Headers
 from schemas.times import to_microseconds
+from streams.batches.raw import HeaderBlock
 from streams.records import Record
 
 _LIVE = b"live"
@@ -28,10 +29,10 @@ def _received(headers: Headers) -> int | None:
     Forms have `received-on`. The `server-modified-on` of a case is the `received-on` of the form
     that changed it (protocol.md §6.5).
     """
-    found = dict(headers)
-    if found.get("casewire-origin") != _LIVE:
+    told = headers.likely if isinstance(headers, HeaderBlock) else dict(headers).get
+    if told("casewire-origin") != _LIVE:
         return None
-    return _time(found.get("received-on") or found.get("server-modified-on") or b"")
+    return _time(told("received-on") or told("server-modified-on") or b"")
 
 
 @lru_cache(maxsize=1024)  # what one form changed has one time

@@ -133,9 +133,10 @@ def create_sink_app(
         settings,
         data_dir,
         stream_wait_empty=False,
+        stream_buffer_maxsize=1,  # more are made ready behind it
         consumer_max_fetch_size=SINK_FETCH_BYTES,
     )
-    use_batches(app, excused=lambda: delivery.busy or gathering.waiting)
+    use_batches(app, excused=lambda: delivery.busy or gathering.waiting, raw=True)
     wiring = Wiring(kafka, settings.batches_ahead, settings.dead_letter_limit, tracer)
     agent = deliverer(wiring, delivery, gathering, errors_are_safe=sink.errors_are_safe)
     add_agent(app, kafka, (*sink.sources, REPLAYS), agent)
@@ -252,9 +253,13 @@ def base_app(
         broker_heartbeat_interval=settings.session_timeout_seconds / 5,
         broker_request_timeout=settings.session_timeout_seconds + 5,
         broker_commit_interval=1.0,
-        stream_buffer_maxsize=QUEUED_BATCHES,
         agent_supervisor=CrashingSupervisor,
-        **{"table_standby_replicas": 0, "consumer_max_fetch_size": FETCH_BYTES, **more},
+        **{
+            "stream_buffer_maxsize": QUEUED_BATCHES,
+            "table_standby_replicas": 0,
+            "consumer_max_fetch_size": FETCH_BYTES,
+            **more,
+        },
     )
 
 

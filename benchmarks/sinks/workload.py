@@ -146,9 +146,8 @@ def records(count: int) -> Iterator[Out]:
             subject=case.case_id,
             schema="case-state/1",
         )
-        headers.append(("casewire-version", str(case.version).encode()))
-        headers.append(("casewire-writer", _WRITER.encode()))
-        yield Out(key_of(case), case.to_json(), headers)
+        own = [("casewire-version", b"%d" % case.version), ("casewire-writer", _WRITER.encode())]
+        yield Out(key_of(case), case.to_json(), own + headers)
 
 
 def key_of(case: CaseState) -> bytes:

@@ -57,8 +57,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
-        tables: Any = self.app.tables
-        read_raw(self._ensure_consumer(), lambda: tables.changelog_topics)
+        app: Any = self.app
+        transport: Any = self.transport
+        raw = transport.raw
+        read_raw(self._ensure_consumer(), lambda topic: raw or topic in app.tables.changelog_topics)
 
     async def go_back(self, dropped: Mapping[TP, int]) -> None:
         """Fetch again from these offsets on, where the position is behind them.

@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given, strategies as st
 
 from schemas.envelope import Headers
-from streams.batches.raw import Batches, HeaderBlock, RawRecords, read_raw
+from streams.batches.raw import Batches, HeaderBlock, RawRecords, Records, read_raw
 from tests.kafka_tools import create_topics
 from tests.servers import KafkaServer
 
@@ -44,6 +44,11 @@ def batch_of(records: list[Any], codec: int = 0, holes: int = 1) -> bytes:
 def taken_by_us(data: bytes, position: int = 0) -> list[Any]:
     more: Any = ([], position, None, None, True, 0)
     return list(RawRecords(PLACE, Batches(data), *more))
+
+
+def taken_as_tuples(data: bytes, position: int) -> list[Any]:
+    more: Any = ([], position, None, None, True, 0)
+    return list(Records(PLACE, MemoryRecords(data), *more))
 
 
 def taken_by_aiokafka(data: bytes, position: int) -> list[Any]:
@@ -72,7 +77,9 @@ def test_we_read_what_aiokafka_reads(
     later = bytearray(batch_of(records))
     later[:8] = (10**6).to_bytes(8, "big")  # the broker sets the offset of a batch's first record
     data += later
-    assert told(taken_by_us(data, position)) == told(taken_by_aiokafka(data, position))
+    right = told(taken_by_aiokafka(data, position))
+    assert told(taken_by_us(data, position)) == right
+    assert told(taken_as_tuples(data, position)) == right
 
 
 def test_the_times_are_the_brokers_if_the_topic_has_it_so() -> None:
@@ -95,6 +102,15 @@ def test_a_batch_of_a_format_of_old_is_refused_and_not_misread() -> None:
     builder.append(0, 0, b"key", b"value")
     with pytest.raises(CorruptRecordException, match=r"before Kafka 0\.11"):
         taken_by_us(bytes(builder.build()))
+
+
+@given(st.dictionaries(st.from_regex("[a-z-]{1,63}", fullmatch=True), st.binary(max_size=80)))
+def test_a_header_is_found_without_reading_those_before_it(headers: dict[str, bytes]) -> None:
+    (record,) = taken_by_us(batch_of([(0, None, None, list(headers.items()))]))
+    for name, value in headers.items():
+        assert record.headers.likely(name) == value or name.encode() in b"".join(headers.values())
+    assert record.headers.likely("not-there.") is None
+    assert dict(reversed(record.headers)) == headers
 
 
 @pytest.mark.parametrize("body", [b"", b"\x02a", b"\x02\xff\x02a", b"\x01\x02a"])
@@ -139,7 +155,7 @@ async def test_only_the_headers_of_the_topics_in_question_stay_bytes(
     async with AIOKafkaConsumer(
         *names, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest"
     ) as consumer:
-        read_raw(consumer, lambda: {names[1]})
+        read_raw(consumer, {names[1]}.__contains__)
         found: dict[str, list[Any]] = {name: [] for name in names}
         while any(len(records) < 50 for records in found.values()):
             fetched: Mapping[Any, list[Any]] = await consumer.getmany(timeout_ms=1000)
