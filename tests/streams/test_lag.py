@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from schemas.partitioner import partition_of
 from schemas.settings import KafkaSettings
 from sinks.sql_settings import SqlSettings
-from streams.app import create_sink_app
+from streams.app import create_sink_app, create_streams_app
 from streams.batches.lag import Behind, Lag, behind
 from streams.delivery import Delivery
 from streams.worker_metrics import WorkerMetrics
@@ -128,3 +128,26 @@ async def test_the_oldest_record_is_read_where_it_has_not_been_fetched(
     assert found[behind_one].events == 2
     assert found[behind_one].seconds >= before - second.timestamp / 1000
     assert (found[done], found[empty]) == (Behind(), Behind())
+
+
+async def test_a_recovery_tells_what_it_has_left_to_read(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    await send(settings, "case-state", [state_record(f"c{n}", 1) for n in range(200)])
+    app = create_streams_app(settings, SETTINGS, tmp_path)
+    left: set[tuple[float, float]] = set()
+    recovered = anyio.Event()
+
+    async def look() -> None:
+        while not recovered.is_set():
+            told = sums(app, settings)
+            left.add((told["casewire_recovering"], told["casewire_recovery_left_records"]))
+            await anyio.sleep(0.001)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        async with running(app):
+            await until(app, settings, "table_states", lambda value: value == 200)
+            await until(app, settings, "recovering", lambda value: value == 0)
+            recovered.set()
+    assert (1, 200) in left
