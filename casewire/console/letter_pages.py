@@ -1,7 +1,7 @@
 """Dead letters: by cause, one cause's, one; repaired, replayed, discarded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
@@ -34,6 +34,28 @@ _SHOWN_REFUSALS: Final = 50
 _GROUP_KEYS: Final = ("domain", "stage", "cause", "path")
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What somebody decided on dead letters."""
+
+    discards: bool
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is wrong with a form, and what was typed; nothing while nobody has sent it."""
+
+    why: str = ""
+    patch: str = ""
+    body: str = ""
+    reason: str = ""
+
+    @property
+    def status(self) -> int:
+        return HTTPStatus.BAD_REQUEST if self.why else HTTPStatus.OK
+
+
 async def letters(request: Request) -> Response:
     found = await find_letters(backend_of(request).kafka, Wanted())
     open_ones = [letter for letter in found if letter.status == "open"]
@@ -53,13 +75,17 @@ def group_link(group: Group) -> str:
 
 
 async def group(request: Request) -> Response:
-    keys = _keys(request.query_params)
+    return await _group_page(request, _keys(request.query_params), Wrong())
+
+
+async def _group_page(request: Request, keys: Mapping[str, str], wrong: Wrong) -> Response:
     found = await find_letters(backend_of(request).kafka, _of_group(keys))
     open_ones = [letter for letter in found if letter.status == "open"]
-    start = max(0, int(_digits(request.query_params.get("from", ""))))
+    start = int(_digits(request.query_params.get("from", "")))
     return page(
         request,
         "group.html",
+        wrong.status,
         keys=keys,
         letters=open_ones[start : start + _ON_A_PAGE],
         open=len(open_ones),
@@ -67,6 +93,7 @@ async def group(request: Request) -> Response:
         before=_page_link(keys, start - _ON_A_PAGE) if start > 0 else "",
         after=_page_link(keys, start + _ON_A_PAGE) if start + _ON_A_PAGE < len(open_ones) else "",
         letter_link=letter_link,
+        wrong=wrong,
     )
 
 
@@ -100,12 +127,15 @@ async def act_on_group(request: Request) -> Response:
     keys = _keys(form)
     if not (keys["stage"] and keys["cause"]):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "this names no group of dead letters")
+    order = _order(request, form)
+    if isinstance(order, Wrong):
+        return await _group_page(request, keys, order)
     back = f"/dead-letters/group?{urlencode(keys)}"
-    return await _act(request, form, _of_group(keys), back, keys)
+    return await _act(request, order, _of_group(keys), back, keys)
 
 
 async def letter(request: Request) -> Response:
-    return await _letter_page(request, revealed=False)
+    return await _letter_page(request, Wrong(), revealed=False)
 
 
 async def act_on_letter(request: Request) -> Response:
@@ -113,12 +143,15 @@ async def act_on_letter(request: Request) -> Response:
     letter_id = request.path_params["letter_id"]
     if form.get("action") == "reveal":
         await note(request, "reveal a dead letter", letter=letter_id)
-        return await _letter_page(request, revealed=True)
+        return await _letter_page(request, Wrong(), revealed=True)
+    order = _order(request, form)
+    if isinstance(order, Wrong):
+        return await _letter_page(request, order, revealed=False)
     back = f"/dead-letters/letters/{path(letter_id)}"
-    return await _act(request, form, Wanted(ids=[letter_id]), back, {"letter": letter_id})
+    return await _act(request, order, Wanted(ids=[letter_id]), back, {"letter": letter_id})
 
 
-async def _letter_page(request: Request, *, revealed: bool) -> Response:
+async def _letter_page(request: Request, wrong: Wrong, *, revealed: bool) -> Response:
     try:
         found = await whole_letters(backend_of(request).kafka, request.path_params["letter_id"])
     except ConfigError as error:
@@ -128,6 +161,7 @@ async def _letter_page(request: Request, *, revealed: bool) -> Response:
     return page(
         request,
         "letter.html",
+        wrong.status,
         letter=head,
         value=value,
         group_link=group_link(head.group),
@@ -140,6 +174,7 @@ async def _letter_page(request: Request, *, revealed: bool) -> Response:
         body=readable(body) if revealed and body is not None else "",
         draft=_draft(body) if revealed else "",
         about=_about(value, head),
+        wrong=wrong,
     )
 
 
@@ -163,51 +198,45 @@ def _draft(body: bytes | None) -> str:
         return ""
 
 
-async def _act(
-    request: Request, form: Form, wanted: Wanted, back: str, about: Mapping[str, str]
-) -> Response:
-    action = form.get("action", "")
-    reason = form.get("reason", "").strip()
-    if action == "discard":
-        if not reason:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, "say why they are to be discarded")
-        order = Order(by=decider(request), reason=reason)
-    elif action == "replay":
-        mending = _mending(form)
-        if mending is not None and mending.body is not None and not wanted.ids:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, "a whole body is for one letter only")
-        order = Order(by=decider(request), reason=reason, mending=mending)
-    else:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "say what to do")
-    found = await find_letters(backend_of(request).kafka, wanted)
-    chosen = [each for each in found if each.status == "open"]
-    noted: Action = "discard dead letters" if action == "discard" else "replay dead letters"
-    await note(request, noted, count=len(chosen), **about)
-    title = f"{action.capitalize()} of {count(len(chosen))} dead letter{'s' * (len(chosen) != 1)}"
-    return await begin(request, title, back, _job(request, action, chosen, order))
-
-
-def _mending(form: Form) -> Mending | None:
-    """Return the repair that a form asks for. Raises HTTPException.
+def _order(request: Request, form: Form) -> Decided | Wrong:
+    """Return what a form says is to be done.
 
     Browsers send each end of a line as CR LF; bodies have LF.
     """
-    patch = form.get("patch", "").strip()
-    body = form.get("body", "").replace("\r\n", "\n")
+    action, reason = form.get("action"), form.get("reason", "").strip()
+    patch, body = form.get("patch", "").strip(), form.get("body", "").replace("\r\n", "\n")
+    if action == "discard":
+        if not reason:
+            return Wrong("say why they are to be discarded")
+        return Decided(discards=True, order=Order(by=decider(request), reason=reason))
+    if action != "replay":
+        return Wrong("say what is to be done")
     if patch and body.strip():
-        raise HTTPException(
-            HTTPStatus.BAD_REQUEST, "a patch and a whole body do not go together; give one of them"
-        )
-    if body.strip():
-        return Mending(None, body.encode())
+        why = "a patch and a whole body do not go together; give one of them"
+        return Wrong(why, patch, body, reason)
     try:
-        return patch_of(patch.encode(), "the repair") if patch else None
+        mending = patch_of(patch.encode(), "the patch") if patch else None
     except ConfigError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
+        return Wrong(str(error), patch, body, reason)
+    if body.strip():
+        mending = Mending(None, body.encode())
+    return Decided(discards=False, order=Order(by=decider(request), reason=reason, mending=mending))
 
 
-def _job(request: Request, action: str, chosen: Sequence[Letter], order: Order) -> Job:
-    kafka = backend_of(request).kafka
+async def _act(
+    request: Request, decided: Decided, wanted: Wanted, back: str, about: Mapping[str, str]
+) -> Response:
+    found = await find_letters(backend_of(request).kafka, wanted)
+    chosen = [each for each in found if each.status == "open"]
+    action: Action = "discard dead letters" if decided.discards else "replay dead letters"
+    await note(request, action, count=len(chosen), **about)
+    number = f"{count(len(chosen))} dead letter{'s' * (len(chosen) != 1)}"
+    title = f"{'Discard' if decided.discards else 'Replay'} of {number}"
+    return await begin(request, title, back, _job(request, decided, chosen))
+
+
+def _job(request: Request, decided: Decided, chosen: Sequence[Letter]) -> Job:
+    kafka, order = backend_of(request).kafka, decided.order
 
     async def discard(work: Work) -> None:
         work.total = len(chosen)
@@ -220,7 +249,7 @@ def _job(request: Request, action: str, chosen: Sequence[Letter], order: Order) 
         refused = await replay_letters(kafka, chosen, order, work.progress)
         work.said = [f"sent to be processed again: {count(len(chosen) - len(refused))}"]
         if refused:
-            work.failed = f"{count(len(refused))} stay open"
+            work.failed = f"{count(len(refused))} {'stays' if len(refused) == 1 else 'stay'} open"
             work.shown = [f"{each.id}: {why}" for each, why in refused[:_SHOWN_REFUSALS]]
 
-    return discard if action == "discard" else replay
+    return discard if decided.discards else replay
