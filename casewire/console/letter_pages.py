@@ -127,6 +127,8 @@ async def act_on_group(request: Request) -> Response:
     keys = _keys(form)
     if not (keys["stage"] and keys["cause"]):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "this names no group of dead letters")
+    if form.get("body"):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "a whole body is for one letter only")
     order = _order(request, form)
     if isinstance(order, Wrong):
         return await _group_page(request, keys, order)
