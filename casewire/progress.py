@@ -57,20 +57,20 @@ async def _await_group(
 
 async def committed_offsets(client: Any, group: str) -> Offsets:
     """Return a group's committed offset of each partition that it has committed one of."""
-    found = await with_coordinator(lambda: client.list_consumer_group_offsets(group))
+    found = await _with_coordinator(lambda: client.list_consumer_group_offsets(group))
     return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
 
 
 async def members_of(client: Any, group: str) -> int:
     """Return how many processes are in a group. Raises UnavailableError if nobody can say now."""
-    (reply,) = await with_coordinator(lambda: client.describe_consumer_groups([group]))
+    (reply,) = await _with_coordinator(lambda: client.describe_consumer_groups([group]))
     ((code, _, _, _, _, members, *_),) = reply.groups
     if code:
         raise UnavailableError(f"the broker does not tell who is in {group} (error {code})")
     return len(members)
 
 
-async def with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
+async def _with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
     """Ask again while a broker that is new to groups makes the topic that it keeps them on."""
     for _ in range(_MOST_TRIES):
         with contextlib.suppress(GroupCoordinatorNotAvailableError):

@@ -115,12 +115,11 @@ def acl_commands(kafka: KafkaSettings, wanted: Sequence[Right], user: str) -> Se
 
 
 async def require_rights(client: Any, kafka: KafkaSettings, wanted: Sequence[Right]) -> None:
-    """Raise UnavailableError that names the rights that we lack; `client` is an AIOKafkaClient.
+    """Raise UnavailableError that names the rights that we lack.
 
-    Raises KafkaError if the broker does not answer.
+    `client` is an AIOKafkaClient. Raises KafkaError if the broker does not answer.
     """
-    allowed = {**await _on_topics(client, kafka, wanted), **await _on_groups(client, wanted)}
-    lacking = [right for right in wanted if not _covered(right, allowed)]
+    lacking = await lacking_rights(client, kafka, wanted)
     if lacking:
         shown = ", ".join(map(str, lacking[:_SHOWN]))
         more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
@@ -129,6 +128,14 @@ async def require_rights(client: Any, kafka: KafkaSettings, wanted: Sequence[Rig
             f"{login_of(kafka).user or 'ANONYMOUS'} {shown}{more}; "
             "give it the rights that casewire topics acls prints"
         )
+
+
+async def lacking_rights(
+    client: Any, kafka: KafkaSettings, wanted: Sequence[Right]
+) -> Sequence[Right]:
+    """Return those of the rights that we lack. Raises KafkaError if the broker does not answer."""
+    allowed = {**await _on_topics(client, kafka, wanted), **await _on_groups(client, wanted)}
+    return [right for right in wanted if not _covered(right, allowed)]
 
 
 def _covered(right: Right, allowed: Mapping[tuple[str, str], int]) -> bool:

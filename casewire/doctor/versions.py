@@ -11,7 +11,6 @@ from aiokafka.protocol.admin import ApiVersionRequest
 
 from casewire.broker import ROOT
 from casewire.config import Config
-from casewire.doctor.asking import ask
 from casewire.health import Running, running
 from casewire.topics import admin
 
@@ -69,10 +68,10 @@ def role_problems(processes: Sequence[Running], version: str) -> Iterator[str]:
 async def of_the_brokers(config: Config) -> Sequence[str]:
     """Look whether the brokers are new enough, and all of one version."""
     async with admin(config.cluster) as client:
-        brokers = (await client.describe_cluster())["brokers"]
+        nodes = [each["node_id"] for each in (await client.describe_cluster())["brokers"]]
         answers = {
-            each["node_id"]: (await ask(client, ApiVersionRequest(), each["node_id"])).api_versions
-            for each in brokers
+            node: (await client._send_request(ApiVersionRequest(), node)).api_versions  # noqa: SLF001
+            for node in nodes
         }
     return list(broker_problems(answers))
 

@@ -1,17 +1,13 @@
 import time
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
 
 from casewire.addresses import Address
 from casewire.cli import run
 from casewire.config import load_config
-from casewire.doctor.asking import ask
 from casewire.doctor.cluster import replica_problems
 from casewire.doctor.command import examine
 from casewire.doctor.machine import (
@@ -25,7 +21,6 @@ from casewire.doctor.machine import (
     secrets,
     unit_problems,
 )
-from casewire.doctor.permissions import allowed, denials, needs, permissions
 from casewire.doctor.roles import addresses, ingress_problems
 from casewire.doctor.versions import (
     broker_problems,
@@ -34,12 +29,10 @@ from casewire.doctor.versions import (
     role_problems,
 )
 from casewire.health import Running
-from casewire.topics import admin, create_topics
+from casewire.topics import create_topics
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
-from schemas.topics import TOPICS
-from tests.casewire.test_overview import commit
-from tests.servers import KafkaServer, free_port, running_kafka
+from tests.servers import KafkaServer, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -233,89 +226,3 @@ def test_partitions_without_a_broker_or_with_too_few_are_told() -> None:
     assert "1 partitions are on fewer" in "".join(replica_problems(kafka, 2, [well, thin]))
     dead = topic("casewire.forms", -1, [])
     assert "such as casewire.forms/0" in "".join(replica_problems(kafka, 2, [thin, dead]))
-
-
-async def test_what_a_user_may_not_do_is_told_with_who_needs_it_and_nothing_is_tried(
-    tmp_path: Path,
-) -> None:
-    more = {
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "allow.everyone.if.no.acl.found": "true",
-    }
-    with running_kafka(tmp_path / "kafka", more) as server:
-        config = load_config(None, environment(tmp_path, server.bootstrap_servers))
-        await create_topics(config.cluster)
-        assert await permissions(config) == []
-        await commit(config.cluster, "alerts", {"alerts": 0}, partition=0)
-        await allow_reading_only(server.bootstrap_servers, "casewire.captured", group=False)
-        await allow_reading_only(server.bootstrap_servers, "casewire-alerts", group=True)
-        problems = await permissions(config)
-    assert [each.partition(";")[0] for each in problems] == [
-        "the user of [kafka] may not WRITE the topic casewire.captured, which ingress has to",
-        "the user of [kafka] may not READ the group casewire-alerts, which alerts has to",
-    ]
-
-
-def test_an_operation_that_several_roles_need_is_one_problem() -> None:
-    kafka = KafkaSettings()
-    everything = frozenset({"READ", "WRITE"})
-    may = {kafka.topic(name): everything for name in TOPICS} | {
-        kafka.topic("deliveries"): frozenset({"READ"})
-    }
-    groups = {kafka.group(role): everything for role in ("streams", "sink-db", "alerts")}
-    (denied,) = denials(kafka, needs({"db": ["case-state"]}), may, groups)
-    assert (denied.name, denied.operation, denied.role) == (
-        "casewire.deliveries",
-        "WRITE",
-        "streams",
-    )
-    assert allowed(0b1_0000_1000) == {"READ", "DESCRIBE"}
-
-
-class _CreateAclsResponse(Response):  # type: ignore[misc, no-any-unimported]
-    API_KEY = 30
-    API_VERSION = 1
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("results", Array(("error_code", Int16), ("error_message", String("utf-8")))),
-    )
-
-
-class _CreateAclsStruct(RequestStruct):  # type: ignore[misc, no-any-unimported]
-    API_KEY = 30
-    API_VERSION = 1
-    RESPONSE_TYPE = _CreateAclsResponse
-    SCHEMA = Schema(
-        (
-            "creations",
-            Array(
-                ("resource_type", Int8),
-                ("resource_name", String("utf-8")),
-                ("pattern_type", Int8),
-                ("principal", String("utf-8")),
-                ("host", String("utf-8")),
-                ("operation", Int8),
-                ("permission", Int8),
-            ),
-        ),
-    )
-
-
-class _CreateAcls(Request[_CreateAclsStruct]):  # type: ignore[misc, no-any-unimported]
-    API_KEY = 30
-
-    def __init__(self, *acl: object) -> None:
-        self._acl = acl
-
-    def build(self, request_struct_class: Any) -> Any:
-        return request_struct_class([self._acl])
-
-
-async def allow_reading_only(servers: str, name: str, *, group: bool) -> None:
-    """Make the first ACL of a topic (READ), or of a group (DESCRIBE): all else is denied now."""
-    topic, consumer_group, literal, allow = 2, 3, 3, 3
-    kind, operation = (consumer_group, 8) if group else (topic, 3)
-    async with admin(KafkaSettings(bootstrap_servers=servers)) as client:
-        acl = _CreateAcls(kind, name, literal, "User:ANONYMOUS", "*", operation, allow)
-        answer = await ask(client, acl)
-        assert [code for code, _ in answer.results] == [0]

@@ -40,10 +40,8 @@ async def append(kafka: KafkaSettings, topic: str, *ages: int) -> None:
             await producer.send_and_wait(kafka.topic(topic), b"x", b"k", 1, at)
 
 
-async def commit(
-    kafka: KafkaSettings, role: str, offsets: Mapping[str, int], partition: int = 1
-) -> None:
-    """Commit offsets of a partition of topics."""
+async def commit(kafka: KafkaSettings, role: str, offsets: Mapping[str, int]) -> None:
+    """Commit offsets of partition 1 of topics."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.bootstrap_servers,
         group_id=kafka.group(role),
@@ -51,7 +49,7 @@ async def commit(
     )
     await consumer.start()
     try:
-        places = {TopicPartition(kafka.topic(name), partition): at for name, at in offsets.items()}
+        places = {TopicPartition(kafka.topic(name), 1): at for name, at in offsets.items()}
         consumer.assign(list(places))
         await consumer.commit(places)
     finally:

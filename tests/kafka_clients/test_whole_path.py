@@ -1,5 +1,6 @@
 """From the POST to the row where each role has a user of its own, with no right too many."""
 
+import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -8,7 +9,11 @@ import anyio
 import msgspec
 import pytest
 
+from casewire.addresses import Address
 from casewire.broker import LIBS
+from casewire.config import load_config
+from casewire.doctor.permissions import permissions
+from casewire.health import Running, announce
 from casewire.topics import create_topics, require_topics
 from ingress.producer import connect
 from kafka_clients.rights import Right, acl_commands, rights
@@ -172,3 +177,33 @@ def test_the_printed_lines_are_what_kafka_acls_takes() -> None:
         f"{begin}Describe --resource-pattern-type prefixed --topic x.",
         f"{begin}Read --group x-streams --topic x.captured",
     ]
+
+
+async def test_the_doctor_judges_the_roles_that_run_where_it_is(
+    secure: SecureBroker, prefix: str, tmp_path: Path
+) -> None:
+    kafka = as_user(secure, "sink-files", prefix)
+    env = {
+        **login(secure, tmp_path),
+        "KAFKA_BOOTSTRAP_SERVERS": secure.sasl,
+        "CASEWIRE_KAFKA__SASL_USERNAME": "sink-files",
+        "CASEWIRE_KAFKA__TOPIC_PREFIX": prefix,
+        "CASEWIRE_DATA_DIR": str(tmp_path / "var"),
+        "CASEWIRE_SINKS__FILES__TYPE": "sql",
+    }
+    config = load_config(None, env)
+    await create_topics(as_user(secure, "admin", prefix))
+    wanted = rights(kafka, SOURCES)["sink-files"]
+    await secure.give("sink-files", [right for right in wanted if right.name[-5:] != "files"])
+    of_all = await permissions(config)
+    assert [each.partition("topics acls ")[2].split()[0] for each in of_all] == [
+        "alerts",
+        "ingress",
+        "sink-files",
+        "streams",
+    ]
+    announce(config.run_dir, Running.of("sink-files", os.getpid(), Address("127.0.0.1", 1)))
+    (problem,) = await permissions(config)
+    assert problem.startswith("the user sink-files lacks Read of group ")
+    await secure.give("sink-files", wanted)
+    assert await permissions(config) == []
