@@ -132,7 +132,7 @@ class Keeper:
             self.process = await spawn(self.role, self.around)
             if self._stopping.is_set():  # stop came while the process was being made
                 await self._end(self.process)
-            status = await self.process.wait()
+            status = await self._ended(self.process)
             if self._stopping.is_set():
                 return
             if self.role.essential and not self._was_ready:
@@ -145,6 +145,27 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        """Return a process's exit status.
+
+        One that was started anew is asked meanwhile until it is ready: a broker is announced by
+        whoever asks.
+        """
+        asking = asyncio.create_task(self._asked(process.pid)) if self._was_ready else None
+        try:
+            return await process.wait()
+        finally:
+            if asking is not None:
+                asking.cancel()
+
+    async def _asked(self, pid: int) -> None:
+        reason: str | None = "it has not been asked"
+        while reason is not None:
+            await asyncio.sleep(_POLL_SECONDS)
+            # On a full disk nothing can be announced yet.
+            with contextlib.suppress(OSError):
+                reason = await self.role.ready(pid)
 
 
 async def spawn(role: Role, around: Surroundings) -> asyncio.subprocess.Process:

@@ -11,7 +11,6 @@ from casewire.health import running
 from casewire.settled import Settled, count_settled
 from casewire.sink_config import sources
 from casewire.supervisor import ask_ready
-from casewire.topics import admin
 from schemas.errors import DeliveryError, UnavailableError
 from sinks.registry import make_sink
 
@@ -24,7 +23,7 @@ async def addresses(config: Config) -> Sequence[str]:
     """Look whether other programs have the addresses of roles that do not run."""
     found = {each.role for each in running(config.run_dir)}
     wanted = {"ingress": (config.ingress.bind, "CASEWIRE_INGRESS_BIND")}
-    if config.own_broker and not await _answers(config):
+    if config.own_broker:
         wanted["broker"] = (config.machine.broker_bind, "CASEWIRE_BROKER_BIND")
     return [
         problem
@@ -32,15 +31,6 @@ async def addresses(config: Config) -> Sequence[str]:
         if role not in found
         for problem in _taken(address, setting)
     ]
-
-
-async def _answers(config: Config) -> bool:
-    """Whether a broker is at the address of ours: then no stranger is."""
-    try:
-        async with admin(config.cluster):
-            return True
-    except UnavailableError:
-        return False
 
 
 def _taken(address: str, setting: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from casewire.supervisor import (
     FIRST_DELAY,
     LONGEST_DELAY,
     STEADY_SECONDS,
+    Keeper,
     Plan,
     Role,
     Surroundings,
@@ -223,3 +224,23 @@ def test_an_address_in_use_is_one_sentence() -> None:
         pytest.raises(UnavailableError, match=r"in use.*CASEWIRE_INGRESS_BIND"),
     ):
         require_free(address, "CASEWIRE_INGRESS_BIND")
+
+
+async def test_a_process_that_was_started_anew_is_asked_again_whether_it_is_ready(
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+
+    async def ready(pid: int) -> str | None:
+        asked.append(pid)
+        return None
+
+    around = Surroundings(run_dir=tmp_path, env={"PATH": os.environ["PATH"]}, say=Told().append)
+    keeper = Keeper(Role(name="broker", command=("sleep", "60"), ready=ready), around)
+    keeper.start()
+    await keeper.until_ready()
+    os.kill(asked[0], signal.SIGKILL)
+    await until(lambda: len(set(asked)) == 2)
+    assert keeper.process is not None
+    assert asked[-1] == keeper.process.pid
+    await keeper.stop()
