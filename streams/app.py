@@ -25,6 +25,7 @@ from sinks.settings import SinkTable
 from streams.agents import Agent, Cases, Wiring, case_keeper, decoder, deliverer, keeper, replayer
 from streams.batches.assignor import WholeAssignor
 from streams.batches.batch import BatchSchema
+from streams.batches.guard import no_null
 from streams.batches.table import BatchTable
 from streams.batches.transport import use_batches
 from streams.decode import CASE_CHANGES
@@ -35,7 +36,7 @@ from streams.replays import REPLAYS
 from streams.republish import fold_headers, state_headers
 from streams.settings import StreamsSettings
 from streams.state import case_judge, change_judge, form_judge, location_judge, user_judge
-from streams.sweep import Sweeper
+from streams.sweep import Sweeper, nulls_of
 
 App: TypeAlias = faust.App
 
@@ -90,7 +91,8 @@ def create_streams_app(
         for table in (*tables.values(), folds):
             table.keep_in(disk.stores(table.name))
     for kind, table in tables.items():
-        table.guard(writer, state_headers(kind, writer))
+        nulls = nulls_of(folds, writer) if kind == "case" else no_null
+        table.guard(writer, state_headers(kind, writer), nulls)
     folds.guard(writer, fold_headers(writer))
     cases = Cases(
         states=tables["case"],

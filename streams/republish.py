@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import orjson
+from msgspec.structs import replace
 
 from schemas.case import CaseState
 from schemas.envelope import Headers
 from streams.fence import VERSION
 from streams.fold import CaseFold
-from streams.records import time_of_id
+from streams.records import Out, time_of_id
 
 #: Of each kind of state: the field of its id, and that of its version.
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -52,6 +53,15 @@ def tombstone_headers(state: CaseState, writer: str) -> Headers:
         "casewire-writer": writer,
     }
     return _headers(state.domain, state.captured_id, texts)
+
+
+def null_again(key: bytes, fold: CaseFold, writer: str) -> Out | None:
+    """Return the null of a case that is forgotten, as its fold's mark knows it; None without."""
+    if fold.gone is None:
+        return None
+    domain, _, case_id = key.decode().partition("/")
+    state = replace(fold.gone.state(domain, case_id), version=fold.gone.version - 1)
+    return Out(key, None, tombstone_headers(state, writer))
 
 
 def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:

@@ -10,9 +10,11 @@ from typing import Any, Final
 from schemas.case import CaseState
 from schemas.partitioner import partition_of
 from streams.batches.batch import Work
+from streams.batches.guard import NullOf
 from streams.batches.table import BatchTable, Changes, work_on
 from streams.fold import CaseFold, with_mark
-from streams.republish import fold_headers, tombstone_headers
+from streams.records import Out
+from streams.republish import fold_headers, null_again, tombstone_headers
 from streams.stores import VERSION_BYTES, version_in
 from streams.tombstones import Stored, due, marks_due
 
@@ -106,6 +108,17 @@ class Sweeper:
             if partition in own:
                 by_partition[partition].append(key)
         return by_partition
+
+
+def nulls_of(folds: BatchTable, writer: str) -> NullOf:
+    """Return the function to the null of a case that was forgotten, as its fold's mark knows it."""
+
+    def null_of(partition: int, key: bytes) -> Out | None:
+        stored = folds.shelves.get(partition, key)
+        fold = None if stored is None else CaseFold.from_json(stored[VERSION_BYTES:])
+        return None if fold is None else null_again(key, fold, writer)
+
+    return null_of
 
 
 async def _slices(table: BatchTable) -> AsyncIterator[Sequence[Stored]]:

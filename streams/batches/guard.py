@@ -16,10 +16,10 @@ from schemas.envelope import Headers
 from schemas.errors import named
 from streams.batches.lag import client_of
 from streams.batches.producer import BatchProducer
-from streams.fence import ChangelogReader, FencedError, Gap, overwritten
+from streams.fence import ChangelogReader, FencedError, Gap, overwritten, version_of
 from streams.records import Out
 from streams.shelves import Shelves
-from streams.stores import VERSION_BYTES, version_in
+from streams.stores import VERSION_BYTES
 
 _log = structlog.get_logger(__name__)
 
@@ -28,6 +28,13 @@ FENCE_SECONDS = 2.0
 
 HeadersOf: TypeAlias = Callable[[bytes, bytes], Headers]
 """From a key and the value that is held for it to the headers with which it was published."""
+
+NullOf: TypeAlias = Callable[[int, bytes], Out | None]
+"""From a partition and a key that holds nothing to its null, if it had a value once."""
+
+
+def no_null(_partition: int, _key: bytes) -> Out | None:
+    return None
 
 
 class Changelog:
@@ -55,13 +62,19 @@ class Guard(faust.Service):
     """Looks for what others wrote to a changelog, while this worker owns partitions of it."""
 
     def __init__(
-        self, changelog: Changelog, shelves: Shelves, writer: str, headers_of: HeadersOf
+        self,
+        changelog: Changelog,
+        shelves: Shelves,
+        writer: str,
+        headers_of: HeadersOf,
+        null_of: NullOf,
     ) -> None:
         super().__init__()
         self._changelog = changelog
         self._shelves = shelves
         self._writer = writer.encode()
         self._headers_of = headers_of
+        self._null_of = null_of
 
     @faust.Service.task
     async def _watch(self) -> None:
@@ -87,8 +100,9 @@ class Guard(faust.Service):
 
     async def _write_over(self, gap: Gap, records: Sequence[Any]) -> None:
         partition, shelves = gap.partition, self._shelves
-        held = {key: shelves.get(partition, key) for key in {record.key for record in records}}
-        versions = {key: version_in(value) for key, value in held.items() if value is not None}
+        keys = {record.key for record in records}
+        held = {key: out for key in keys if (out := self._held(partition, key)) is not None}
+        versions = {key: version_of(out.headers) for key, out in held.items()}
         lower, fenced = overwritten(records, versions, self._writer)
         if fenced:
             raise FencedError(
@@ -103,11 +117,15 @@ class Guard(faust.Service):
             partition=partition,
             count=len(lower),
         )
-        now = {key: shelves.get(partition, key) for key in lower}
-        out = [
-            Out(key, value[VERSION_BYTES:], self._headers_of(key, value[VERSION_BYTES:]))
-            for key, value in now.items()
-            if value is not None
-        ]
-        for sent, count in await self._changelog.send(partition, out):
+        now = (self._held(partition, key) for key in lower)
+        again = [each for each in now if each is not None]
+        for sent, count in await self._changelog.send(partition, again):
             shelves.ends.wrote(partition, (await sent).offset, count)
+
+    def _held(self, partition: int, key: bytes) -> Out | None:
+        """Return what lies, or should lie, on the changelog for a key."""
+        stored = self._shelves.get(partition, key)
+        if stored is None:
+            return self._null_of(partition, key)
+        value = stored[VERSION_BYTES:]
+        return Out(key, value, self._headers_of(key, value))

@@ -13,7 +13,7 @@ from schemas.envelope import Headers
 from schemas.errors import WorkerError
 from schemas.partitioner import partition_of
 from streams.batches.batch import Work
-from streams.batches.guard import Changelog, Guard, HeadersOf
+from streams.batches.guard import Changelog, Guard, HeadersOf, NullOf, no_null
 from streams.batches.producer import BatchProducer
 from streams.batches.tail import EmptyTail
 from streams.fence import version_of
@@ -41,16 +41,16 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
         sizes = {"recovery_buffer_size": 2, "standby_buffer_size": 1}
         super().__init__(*args, **{**kwargs, **sizes})
         self.keep_in(MemoryStores())
-        self._guarded: tuple[str, HeadersOf] | None = None
+        self._guarded: tuple[str, HeadersOf, NullOf] | None = None
 
     def keep_in(self, stores: Stores) -> None:
         """Keep states there; before the app starts."""
         self._stores = stores
         self.shelves = Shelves(stores)
 
-    def guard(self, writer: str, headers_of: HeadersOf) -> None:
+    def guard(self, writer: str, headers_of: HeadersOf, null_of: NullOf = no_null) -> None:
         """Write over what others write; `writer` is what our states have as `casewire-writer`."""
-        self._guarded = (writer, headers_of)
+        self._guarded = (writer, headers_of, null_of)
 
     def changes(self, batch: Work) -> "Changes":
         """Return what the batch is to change. It finishes after the batches before it that did.

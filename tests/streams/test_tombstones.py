@@ -207,3 +207,20 @@ async def test_a_worker_forgets_cases_that_are_long_gone(
     assert {key for key, value in end.items() if value is not None} == {
         b"demo/gone2", b"demo/lately", b"demo/lives",
     }  # fmt: skip
+
+
+@pytest.mark.kafka
+async def test_an_older_state_that_a_frozen_worker_writes_over_a_null_does_not_stay(
+    settings: KafkaSettings, tmp_path: Path
+) -> None:
+    now = time.time_ns() // 1000
+    gone = gone_state(31, "gone", now=now)
+    await send(settings, "case-state", [held(gone)])
+    null = {b"demo/gone": gone.version + 1}
+    async with running(create_streams_app(settings, SETTINGS, tmp_path)):
+        await read_until(settings, "case-state", lambda found: nulls(found) == null)
+        older = replace(made_state("gone", gone.version - 5), deleted=False)
+        await send(settings, "case-state", [held(older)])
+        found = await read_until(settings, "case-state", lambda found: len(found) == 4)
+    assert [each.value is None for each in found] == [False, True, False, True]
+    assert found[-1].headers == found[1].headers
