@@ -1,6 +1,7 @@
 """`casewire doctor`: looks at everything that can be wrong, and says what to do."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,18 +30,18 @@ class Problem:
 
 Check: TypeAlias = Callable[[], Awaitable[Sequence[str]]]
 
-#: By area; an area may have several, since each ends with the first thing that it cannot ask.
+#: By area. What several find is told where it is found first.
 CHECKS: Final[Sequence[tuple[str, Callable[[Config], Awaitable[Sequence[str]]]]]] = (
     ("configuration", machine.secrets),
     ("data directory", machine.data_directory),
-    ("disk", machine.disk),
     ("system", machine.system),
     ("versions", versions.this_installation),
-    ("versions", versions.of_the_brokers),
     ("broker", cluster.brokers),
+    ("broker", versions.of_the_brokers),
     ("topics", cluster.topics),
     ("permissions", permissions.permissions),
     ("clock", cluster.clocks),
+    ("disk", machine.disk),
     ("addresses", roles.addresses),
     ("roles", roles.roles),
     ("ingress", roles.ingress),
@@ -66,6 +67,8 @@ def doctor(context: click.Context, /, *, public: str | None, as_json: bool) -> N
     With --public no configuration is needed: run it on another machine, outside of your network. It
     stores nothing.
     """
+    # What they would tell is told in sentences.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     if public is None:
         problems, looked_at = _examined(context.ensure_object(Launch)), ", ".join(dict(CHECKS))
     else:
@@ -99,11 +102,12 @@ async def examine(config: Config) -> Sequence[Problem]:
 
 async def made(checks: Sequence[tuple[str, Check]]) -> Sequence[Problem]:
     """Make checks; one that fails does not keep the others from being made."""
-    problems: dict[Problem, None] = {}
+    problems: dict[str, Problem] = {}
     for area, check in checks:
         try:
             texts = await check()
         except CasewireError as error:
             texts = [str(error)]
-        problems |= dict.fromkeys(Problem(area, text) for text in texts)
-    return list(problems)
+        for text in texts:
+            problems.setdefault(text, Problem(area, text))
+    return list(problems.values())
