@@ -36,6 +36,7 @@ class Spool:
         self._metrics = metrics
         self._commit = GroupCommit(Writer(directory), metrics)
         self._adopted: list[Folder] = []
+        self._left_alone: set[Path] = set()
         metrics.show(
             limit=max_bytes,
             events=lambda: sum(item.written - item.drained for item in self._segments()),
@@ -79,12 +80,16 @@ class Spool:
         """Take over the folders of processes that died."""
         known = {folder.path for folder in self.folders}
         for path in await asyncio.to_thread(folders, self._directory):
-            if path in known:
+            if path in known or path in self._left_alone:
                 continue
             try:
                 folder = await asyncio.to_thread(Folder.adopt, path)
             except OSError as error:
                 _log.error("a spool cannot be read", folder=path.name, **named(error))
+                continue
+            except UnavailableError as error:
+                self._left_alone.add(path)
+                _log.error("a spool is left alone", folder=path.name, reason=str(error))
                 continue
             if folder is not None:
                 self._adopted.append(folder)

@@ -27,10 +27,12 @@ from ingress.spool_format import (
     Found,
     Stored,
     frame,
+    is_newer,
     parse_segment_name,
     scan,
     segment_name,
 )
+from schemas.errors import UnavailableError
 
 #: A segment takes nothing more above this size. It is read whole, so memory bounds it.
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
@@ -93,7 +95,10 @@ class Folder:
 
     @classmethod
     def adopt(cls, path: Path) -> Self | None:
-        """Return the folder of a process that died; None if its process lives or it is gone."""
+        """Return the folder of a process that died; None if its process lives or it is gone.
+
+        Raises UnavailableError if a newer Casewire wrote it.
+        """
         lock = _locked(path)
         if lock is None:
             return None
@@ -143,6 +148,12 @@ class Folder:
             if named is None:
                 continue
             segment = Segment(path, named[1], path.stat().st_size, sealed=True)
+            with path.open("rb") as file:
+                if is_newer(file.read(len(HEADER))):
+                    raise UnavailableError(
+                        f"{self.path} was spooled by a newer Casewire: start that one, and let it "
+                        "bring its events to Kafka"
+                    )
             if drained is not None and drained[0] == path.name and drained[1] <= segment.size:
                 segment.offset = drained[1]
             _, found = segment.read()

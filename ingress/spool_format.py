@@ -20,7 +20,9 @@ import msgspec
 
 from ingress.records import Event
 
-HEADER: Final = b"CWSPOOL\x01"
+FORMAT: Final = 1
+_MAGIC: Final = b"CWSPOOL"
+HEADER: Final = _MAGIC + bytes([FORMAT])
 NONCE_BYTES: Final = 8
 
 _FRAME: Final = struct.Struct("<8sII")
@@ -80,6 +82,11 @@ def frame(payloads: Sequence[bytes], nonce: bytes) -> bytes:
         parts.append(_FRAME.pack(nonce, len(payload), _checksum(payload)))
         parts.append(payload)
     return b"".join(parts)
+
+
+def is_newer(header: bytes) -> bool:
+    """Return whether a segment that begins so is of a format that is not known here."""
+    return header[:-1] == _MAGIC and header[-1] > FORMAT
 
 
 def framed_size(payload: bytes) -> int:

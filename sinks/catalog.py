@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
+from schemas.errors import TargetError
 from sinks.answers import TEXT, enclosing
 from sinks.guard import Decision
 from sinks.layout import FAMILIES, REPEAT_LAYOUT, Group, Kind, Layout
@@ -38,6 +39,20 @@ _TYPED: Final = frozenset(get_args(TypedKind))
 _COLUMNS: Final = _TYPED | {"column"}
 
 NAMES_TABLE: Final = "cw_names"
+#: Of the tables that a sink makes, and of what is in them: in SQLite's `user_version`, and in
+#: PostgreSQL's comment on `cw_names`. Tables and columns that are added by themselves do not count.
+SQL_FORMAT: Final = 1
+
+
+def require_format(found: int, where: str) -> None:
+    """Raise TargetError for tables that a newer Casewire has made."""
+    if found > SQL_FORMAT:
+        raise TargetError(
+            f"{where} has tables of format {found}, and this Casewire knows format {SQL_FORMAT}: "
+            "run the newer Casewire that made them, or name another database"
+        )
+
+
 #: Columns of the table of names. The first is the key: 1 for the first name, and so on.
 NAMES_LAYOUT: Final = Layout(
     ("number",),

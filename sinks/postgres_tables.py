@@ -11,6 +11,7 @@ Rows travel as one JSON array a column: level with COPY at 2,000 rows a table, f
 keys came with each row: twice the work for us, and some more for PostgreSQL.
 """
 
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -23,12 +24,14 @@ from schemas.errors import TransientError
 from sinks.catalog import (
     NAMES_LAYOUT,
     NAMES_TABLE,
+    SQL_FORMAT,
     Catalog,
     Name,
     Table,
     by_kept,
     growth,
     lines_of,
+    require_format,
     upsert_tail,
 )
 from sinks.guard import Decision, Held, OnDelete, decided
@@ -49,6 +52,7 @@ _TYPES: Final[Mapping[Kind, str]] = {
     "json": "jsonb",
 }
 
+_FORMAT: Final = re.compile(r"format (\d+)")
 _LOCK_TIMEOUT: Final = "10s"
 _UNFINISHED: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
@@ -97,8 +101,7 @@ async def grown(connection: Connection, rows: Sequence[Row], *, restore: bool) -
     domain = rows[0].domain
     async with connection.transaction():
         await _begin(connection, domain, "pg_advisory_xact_lock")
-        found = await connection.execute("SELECT to_regclass($1)", [_table(domain, NAMES_TABLE)])
-        if await found.fetchone() == (None,):
+        if not await _is_made(connection, domain):
             await _make_schema(connection, domain)
         catalog = Catalog.of(await _names(connection, domain))
         if restore:
@@ -129,6 +132,18 @@ async def grown(connection: Connection, rows: Sequence[Row], *, restore: bool) -
     return complete
 
 
+async def _is_made(connection: Connection, domain: str) -> bool:
+    """Return whether a domain has its schema. Raises TargetError if a newer Casewire made it."""
+    found = await connection.execute(
+        "SELECT to_regclass($1), obj_description(to_regclass($1), 'pg_class')",
+        [_table(domain, NAMES_TABLE)],
+    )
+    table, comment = await found.fetchone() or (None, None)
+    if stated := _FORMAT.search(comment or ""):
+        require_format(int(stated[1]), f"the schema {shortened(domain)}")
+    return table is not None
+
+
 async def _make_schema(connection: Connection, domain: str) -> None:
     """Make the schema unless an operator has, who then need not let us create any."""
     found = await connection.execute(
@@ -141,6 +156,8 @@ async def _make_schema(connection: Connection, domain: str) -> None:
     for family in FAMILIES.values():
         await _run(connection, _table_text(domain, family.guard, family.guard_layout))
     await _run(connection, _table_text(domain, NAMES_TABLE, NAMES_LAYOUT))
+    comment = f"COMMENT ON TABLE {_table(domain, NAMES_TABLE)} IS 'Casewire, format {SQL_FORMAT}'"
+    await _run(connection, comment)
 
 
 async def _restore(connection: Connection, domain: str, catalog: Catalog) -> None:

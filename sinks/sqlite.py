@@ -18,12 +18,14 @@ from sinks.base import Message, Outcome
 from sinks.catalog import (
     NAMES_LAYOUT,
     NAMES_TABLE,
+    SQL_FORMAT,
     Catalog,
     Name,
     Table,
     by_kept,
     growth,
     lines_of,
+    require_format,
     upsert_tail,
 )
 from sinks.guard import Held, OnDelete, decided, parts
@@ -163,6 +165,13 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def _require_format(connection: sqlite3.Connection, file: Path) -> None:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    require_format(found, str(file))
+    if found < SQL_FORMAT:
+        connection.execute(f"PRAGMA user_version = {SQL_FORMAT}")
+
+
 def _connect(file: Path, busy_seconds: float) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=busy_seconds, isolation_level=None)
     try:
@@ -170,6 +179,7 @@ def _connect(file: Path, busy_seconds: float) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.create_function("cw_first_parts", 2, _first_parts, deterministic=True)
         with _transaction(connection):
+            _require_format(connection, file)
             for family in FAMILIES.values():
                 connection.execute(_table_text(family.guard, family.guard_layout))
             connection.execute(_table_text(NAMES_TABLE, NAMES_LAYOUT))

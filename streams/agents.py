@@ -26,6 +26,7 @@ from streams.dead_letters import dead_letter, rejection_of
 from streams.decode import CASE_CHANGES, Decoded, claim_of, decode
 from streams.delivery import Delivered, Delivery, Ready
 from streams.flood import Failed, FloodError, Gate, alert, captured_kind
+from streams.formats import require_readable
 from streams.gathering import Gathering
 from streams.last_events import LastEvents
 from streams.ledger import Ledger
@@ -272,6 +273,7 @@ class _Verdicts:
 
     def of(self, record: Record, judge: Callable[[], Judged]) -> Judged | None:
         """Return the verdict of a record, None if it is one for the dead letters."""
+        require_readable(record)
         if self._trail is not None:
             self._trail.begin()
         try:

@@ -18,6 +18,7 @@ from sinks.match import Choice
 from streams import metrics
 from streams.alarms import error_code
 from streams.fence import version_of
+from streams.formats import require_readable
 from streams.records import Record, captured_id
 from streams.replays import is_replay, topic_of
 from streams.tombstones import Gone
@@ -284,7 +285,11 @@ def chosen_of(ready: Sequence[Ready]) -> tuple[Delivered, list[int]]:
 
 
 def message_of(record: SinkRecord) -> Message | Rejection:
-    """Return a record as a sink takes it, or why it is nothing for one."""
+    """Return a record as a sink takes it, or why it is nothing for one.
+
+    Raises NewerFormError.
+    """
+    require_readable(record)
     source = _source(record)
     if source is None:
         return Rejection("invalid_field", "this is nothing that a sink takes")

@@ -44,6 +44,9 @@ OPEN_FILES: Final = 200
 #: No state has this key: theirs begin with a project space.
 MARK_KEY: Final = b"\0mark"
 DEFAULT: Final = "default"
+#: Of what the databases of tables hold, and how. It is in their column family `default`.
+FORMAT: Final = b"1"
+FORMAT_KEY: Final = b"format"
 
 _log = structlog.get_logger(__name__)
 
@@ -197,7 +200,21 @@ class RocksStores:
                     )
                     shutil.rmtree(self._folder)
                     self._opened = self._open()
+                if self._opened.get(FORMAT_KEY) != FORMAT:
+                    self._opened = self._made_anew(self._opened)
         return self._opened
+
+    def _made_anew(self, opened: Rdict) -> Rdict:
+        """Return an empty database in place of one of another format: its changelog has it all."""
+        if self._partitions:
+            _log.warning(
+                "a table's store is of another format and made anew", folder=str(self._folder)
+            )
+            opened.close()
+            shutil.rmtree(self._folder)
+            opened = self._open()
+        opened[FORMAT_KEY] = FORMAT
+        return opened
 
     def _open(self) -> Rdict:
         path = str(self._folder)

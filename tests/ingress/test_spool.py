@@ -134,7 +134,7 @@ async def test_one_flush_is_for_all_that_wait(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     with disk_full(0), capture_logs() as logs, pytest.raises(UnavailableError):
         await asyncio.gather(*(rig.spool.append(event) for event in events_of(500)))
-    assert [log["events"] for log in logs] == [500]
+    assert [log["count"] for log in logs] == [500]
     assert not segments(tmp_path)
     await rig.spool.close()
 
