@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from casewire.circuits import waiting_sinks
 from casewire.cli import Launch
 from casewire.config import Config
 from casewire.failures import Cause, OpenAlert
@@ -44,23 +45,23 @@ def top(launch: Launch, /, *, as_json: bool) -> None:
     console = Console(highlight=False)
     with contextlib.suppress(KeyboardInterrupt):
         if as_json or not console.is_terminal or console.is_dumb_terminal:
-            overview = asyncio.run(_once(config))
+            overview, waiting = asyncio.run(_once(config))
             if as_json:
                 click.echo(orjson.dumps(overview))
             else:
-                console.print(shown(overview))
+                console.print(shown(overview, waiting))
         else:
             # What they would tell, the screen tells.
             logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
             asyncio.run(_on_screen(config, console))
 
 
-async def _once(config: Config) -> Overview:
-    """Return a second look: the first has no rates."""
+async def _once(config: Config) -> tuple[Overview, AbstractSet[str]]:
+    """Return a second look, since the first has no rates, and the sinks that wait."""
     async with Watch(config.cluster, sources(config.sinks)) as watch:
         await watch.look()
         await asyncio.sleep(_EVERY_SECONDS)
-        return await watch.look()
+        return await watch.look(), await waiting_sinks(config.run_dir)
 
 
 async def _on_screen(config: Config, console: Console) -> None:
@@ -70,21 +71,24 @@ async def _on_screen(config: Config, console: Console) -> None:
             while True:
                 began = time.monotonic()
                 try:
-                    overview = shown(await watch.look())
+                    overview = shown(await watch.look(), await waiting_sinks(config.run_dir))
                     live.update(overview, refresh=True)
                 except UnavailableError as error:
                     live.update(Group(Text(str(error), "bold red"), overview), refresh=True)
                 await asyncio.sleep(max(0.0, began + _EVERY_SECONDS - time.monotonic()))
 
 
-def shown(overview: Overview) -> RenderableType:
-    """Return an overview for a terminal of 80 columns or more; the last part may be cut off."""
+def shown(overview: Overview, waiting: AbstractSet[str]) -> RenderableType:
+    """Return an overview for a terminal of 80 columns or more; the last part may be cut off.
+
+    `waiting` are the sinks of this machine whose target is down.
+    """
     return Group(
         Text(f"casewire top  {overview.at[:19].replace('T', ' ')} UTC", "bold"),
         _blank(),
         _flows(overview.flows),
         _blank(),
-        _readers(overview),
+        _readers(overview, waiting),
         _blank(),
         *_causes(overview.causes),
         _blank(),
@@ -113,7 +117,7 @@ class Waiting:
         )
 
 
-def _readers(overview: Overview) -> Table:
+def _readers(overview: Overview, waiting: AbstractSet[str]) -> Table:
     table = _table(
         ("reader", "left"), ("waiting", "right"), ("oldest", "right"), ("per s", "right")
     )
@@ -126,16 +130,20 @@ def _readers(overview: Overview) -> Table:
             Text(f"{found.lag:,}", style),
             Text(age(found.lag_seconds) if found.lag else "-", style),
             rate(found.per_second),
-            _trouble(role, overview.alerts) or _line(found.topics, "dim"),
+            _trouble(role, overview.alerts, waiting) or _line(found.topics, "dim"),
         )
     return table
 
 
-def _trouble(role: str, alerts: Sequence[OpenAlert]) -> Text | None:
-    """Return what is wrong with a sink as a whole, if anything is."""
-    stage = role.replace("sink-", "sink:", 1)
-    found = [each for each in alerts if each.stage == stage and each.cause.startswith("target_")]
-    return _line(f"{found[0].cause}: {found[0].text}", "red") if found else None
+def _trouble(role: str, alerts: Sequence[OpenAlert], waiting: AbstractSet[str]) -> Text | None:
+    """Return what is wrong with a sink as a whole, if anything is: an alert says it best."""
+    name = role.removeprefix("sink-")
+    for each in alerts:
+        if each.stage == f"sink:{name}" and each.cause.startswith("target_"):
+            return _line(f"{each.cause}: {each.text}", "red")
+    if role != name and name in waiting:
+        return _line("its target is down, single records are tried", "red")
+    return None
 
 
 def _causes(causes: Sequence[Cause]) -> Iterator[RenderableType]:

@@ -17,16 +17,22 @@ from pathlib import Path
 import orjson
 import pytest
 from anyio import to_thread
+from rich.console import Console
 
 from casewire.alerts.desk import Desk
 from casewire.alerts.troubles import Pace
+from casewire.circuits import waiting_sinks
 from casewire.cli import run
-from casewire.top import age, rate
+from casewire.health import Health, serving_health
+from casewire.overview import Overview, Reader
+from casewire.top import age, rate, shown
 from schemas.alert import Alert, group_of
 from schemas.settings import KafkaSettings
 from schemas.times import now
+from streams.metrics import WRITING
 from tests.casewire.test_dead_letters import lettered
 from tests.casewire.test_overview import HOUR, append, settings as settings  # noqa: PLC0414
+from tests.servers import free_port
 from tests.streams.made import Made, captured
 from tests.streams.test_worker import send
 
@@ -107,6 +113,25 @@ async def test_a_terminal_is_drawn_anew_until_ctrl_c(
         os.close(screen)
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text), "a colour"
     assert "Traceback" not in text
+
+
+async def test_a_sink_of_this_machine_whose_target_is_down_is_told_before_an_alert_is(
+    tmp_path: Path,
+) -> None:
+    fine = Health(lambda: None, lambda: None)
+    bind = f"127.0.0.1:{free_port()}"
+    async with serving_health(fine, role="sink-db", bind=bind, run_dir=tmp_path):
+        assert await waiting_sinks(tmp_path) == set()
+        WRITING.labels("db").set(1)
+        waiting = await waiting_sinks(tmp_path)
+        WRITING.labels("db").set(0)
+    assert waiting == {"db"}
+    look = Overview(now(), [], [Reader("sink-db", "case-state", 2, 5.0, None)], [], [])
+    console = Console(width=COLUMNS)
+    with console.capture() as drawn:
+        console.print(shown(look, waiting))
+    (line,) = [each for each in drawn.get().splitlines() if each.startswith("sink-db")]
+    assert line.split(maxsplit=5)[5].startswith("its target is down")
 
 
 def on_a_terminal(env: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
