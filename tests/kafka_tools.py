@@ -55,6 +55,17 @@ async def create_topics(
         await admin.close()
 
 
+async def create_topic(bootstrap: str, name: str, partitions: int, **config: str) -> None:
+    """Create a topic that is none of Casewire's own."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        answer = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+        assert [error[1] for error in answer.topic_errors] == [0]
+    finally:
+        await admin.close()
+
+
 async def read_all(bootstrap: str, topic: str) -> list[ConsumerRecord]:
     """Return all records of a topic up to the end it has now; in order within a partition."""
     consumer = AIOKafkaConsumer(

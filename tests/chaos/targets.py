@@ -10,7 +10,6 @@ from typing import Final, TypeAlias
 
 import orjson
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.case import CaseState
 from schemas.form import FormState
@@ -24,6 +23,7 @@ from tests.contract.rigs import (
     form_state,
 )
 from tests.end_to_end.system import System, create
+from tests.kafka_tools import create_topic
 from tests.servers import LocalKafka, LocalPostgres, S3Server
 from tests.sinks.http_target import Target
 from tests.streams.made import Made
@@ -225,7 +225,7 @@ async def running_bench(
             for way, what in (("REQUEST", "CALCULATION"), ("RESPONSE", "VALIDATION"))
         },
     )
-    await make_topic(partner)
+    await create_topic(partner.bootstrap_servers, TOPIC, 4)
     await create(system)
     await http.start()
     load = Load(random.Random(seed))  # noqa: S311 - it must be repeatable, not secret
@@ -248,12 +248,3 @@ def _lake(folder: Path, s3: S3Server | None) -> Mapping[str, Json]:
         "options": {"endpoint_override": s3.address, "scheme": "http", "region": "us-east-1"},
         "secrets": orjson.dumps({"access_key": s3.user, "secret_key": s3.secret}).decode(),
     }
-
-
-async def make_topic(partner: LocalKafka) -> None:
-    client = AIOKafkaAdminClient(bootstrap_servers=partner.bootstrap_servers)
-    await client.start()
-    try:
-        await client.create_topics([NewTopic(TOPIC, 4, 1)])
-    finally:
-        await client.close()

@@ -9,7 +9,6 @@ from typing import Protocol
 import orjson
 import pyarrow.dataset as ds
 from aiohttp import web
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.case import CaseState
 from schemas.values import Json
@@ -22,7 +21,7 @@ from sinks.kafka_settings import KafkaSinkSettings
 from sinks.kafka_sink import KafkaSink
 from streams.records import header
 from tests.contract.rigs import PostgresRig, SqliteRig, State, case_state, form_state
-from tests.kafka_tools import read_all
+from tests.kafka_tools import create_topic, read_all
 from tests.servers import KafkaServer
 from tests.sinks.http_target import Received, Target, ok
 from tests.streams.made import Made
@@ -195,12 +194,7 @@ async def http_shelf() -> AsyncIterator[Shelf]:
 
 
 async def kafka_shelf(server: KafkaServer, topic: str) -> Shelf:
-    admin = AIOKafkaAdminClient(bootstrap_servers=server.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic, 2, 1)])
-    finally:
-        await admin.close()
+    await create_topic(server.bootstrap_servers, topic, 2)
     return KafkaShelf(server, topic)
 
 

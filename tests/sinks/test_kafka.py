@@ -11,7 +11,6 @@ from pathlib import Path
 import anyio
 import orjson
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.errors import ConfigError, Rejection, TargetError, TransientError
 from schemas.partitioner import partition_of
@@ -21,7 +20,7 @@ from sinks.kafka_settings import KafkaSinkSettings
 from sinks.kafka_sink import KafkaSink
 from streams.delivery import Delivery
 from tests.hq.certificates import Certificate, make_certificate
-from tests.kafka_tools import ConsumerRecord, read_all
+from tests.kafka_tools import ConsumerRecord, create_topic, read_all
 from tests.servers import KafkaServer, LocalKafka, free_port, node
 from tests.sinks.http_target import forwarded, message
 from tests.streams.made import Made, state, state_record
@@ -87,13 +86,7 @@ def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
 
 
 async def make_topic(partner: Partner, name: str, **config: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=partner.server.bootstrap_servers)
-    await admin.start()
-    try:
-        answer = await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=config)])
-        assert [error[1] for error in answer.topic_errors] == [0]
-    finally:
-        await admin.close()
+    await create_topic(partner.server.bootstrap_servers, name, PARTITIONS, **config)
 
 
 @pytest.fixture
