@@ -6,16 +6,16 @@ when who knows the one before would misread it (schemas/publish.py).
 
 from typing import Final
 
-from schemas.envelope import Headers
 from schemas.errors import WorkerError
 from schemas.publish import PUBLISHED
-from streams.records import Record
+from streams.records import Record, header
 
 _HEADER: Final = "casewire-schema"
 _KNOWN: Final = frozenset(name.encode() for name in PUBLISHED)
 _VERSIONS: Final = {name.partition("/")[0]: int(name.partition("/")[2]) for name in PUBLISHED}
 #: Where our own writers put the header: in events, and in states.
-_PLACES: Final = (5, 6)
+_IN_EVENTS: Final = 5
+_IN_STATES: Final = 6
 
 
 class NewerFormError(WorkerError):
@@ -24,19 +24,21 @@ class NewerFormError(WorkerError):
 
 def require_readable(record: Record) -> None:
     """Raise NewerFormError for a record of a newer form; what is none of ours is for others."""
-    form = _form(record.headers)
-    if form is None or form in _KNOWN:
-        return
-    name, _, version = form.decode("latin-1").partition("/")
+    headers = record.headers
+    if len(headers) > _IN_STATES:
+        name, form = headers[_IN_EVENTS]
+        if name != _HEADER:
+            name, form = headers[_IN_STATES]
+        if name == _HEADER and form in _KNOWN:
+            return
+    _require_known(record)
+
+
+def _require_known(record: Record) -> None:
+    form = header(record.headers, _HEADER) or ""
+    name, _, version = form.partition("/")
     if name in _VERSIONS and version.isdecimal() and int(version) > _VERSIONS[name]:
         raise NewerFormError(
-            f"{record.topic} has values of the form {name}/{version}, and this Casewire knows "
+            f"{record.topic} has values of the form {form}, and this Casewire knows "
             f"{name}/{_VERSIONS[name]}: run the newer Casewire that wrote them; nothing is lost"
         )
-
-
-def _form(headers: Headers) -> bytes | None:
-    for place in _PLACES:
-        if len(headers) > place and headers[place][0] == _HEADER:
-            return headers[place][1]
-    return next((value for name, value in headers if name == _HEADER), None)
