@@ -288,14 +288,14 @@ async def _neighbours(site: Site, session: aiohttp.ClientSession) -> AsyncIterat
     if heard.status == 200 and "casewire_" in heard.text:
         yield "metrics", "everybody can read /metrics; let the proxy pass /api/v1/ and /oauth/ only"
     if site.port == 443:
-        async for problem in _plain_problems(site, session):
+        async for problem in plain_problems(f"http://{site.host}{site.path}", session):
             yield problem
 
 
-async def _plain_problems(
-    site: Site, session: aiohttp.ClientSession
+async def plain_problems(
+    plain: str, session: aiohttp.ClientSession
 ) -> AsyncIterator[tuple[str, str]]:
-    plain = f"http://{site.host}{site.path}"
+    """Yield what is wrong with the http address beside; that nothing answers there is right."""
     try:
         heard = await _hear(session, "GET", plain, {})
     except (aiohttp.ClientError, OSError, TimeoutError):

@@ -16,6 +16,7 @@ from casewire.doctor.machine import (
     disk_problems,
     file_system,
     file_system_problems,
+    filling,
     filling_problems,
     open_files,
     secrets,
@@ -148,6 +149,24 @@ def test_a_disk_is_judged_by_what_comes_and_what_retention_frees() -> None:
     long_there = Filling(145 * GIBIBYTE, 14_500_000, 500_000, day)
     assert not [*filling_problems(Path("/var"), 10 * GIBIBYTE, long_there)]
     assert Filling(0, 0, 0, day).bytes_a_day == 0
+
+
+async def test_how_a_disk_fills_is_measured_on_the_broker_and_its_files(
+    kafka: KafkaServer, prefix: str, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, kafka.bootstrap_servers, prefix)
+    config = load_config(None, env)
+    segments = config.data_dir / "kafka" / "log" / "casewire.captured-0"
+    segments.mkdir(parents=True)
+    (segments / "00000000000000000000.log").write_bytes(b"x" * 40_960)
+    await create_topics(config.cluster)
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(config.cluster.topic("captured"), b"x")
+    found = await filling(config)
+    assert (found.events, found.latest, found.seconds) == (3, 3, 3600)
+    assert found.held_bytes >= 40_960
+    assert found.bytes_a_day == found.held_bytes * 24
 
 
 def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount() -> None:

@@ -1,9 +1,15 @@
 """`casewire doctor --public` through real proxies: what it finds, and that it stores nothing."""
 
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
+import aiohttp
 import orjson
 import pytest
 
@@ -13,6 +19,7 @@ from casewire.doctor.public import (
     Site,
     age_problems,
     connection_problems,
+    plain_problems,
     private_problems,
     refusal_problem,
     size_problem,
@@ -21,7 +28,7 @@ from schemas.settings import KafkaSettings
 from tests.hq.captured import records
 from tests.hq.certificates import Certificate, make_certificate
 from tests.hq.ingress import Ingress, running_ingress
-from tests.hq.proxies import Proxy, caddy, changed, nginx, running
+from tests.hq.proxies import START_SECONDS, Proxy, caddy, changed, nginx, running
 
 pytestmark = pytest.mark.kafka
 
@@ -85,6 +92,22 @@ def own_authority(proxy: Proxy) -> Sequence[str]:
     return ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
 
 
+def root_of(proxy: Proxy) -> Path:
+    """Return Caddy's own authority, once it has made the certificate: it listens before."""
+    deadline = time.monotonic() + START_SECONDS
+    root = proxy.folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", proxy.port)) as to,
+        ):
+            trusting = ssl.create_default_context(cafile=root)
+            trusting.wrap_socket(to, server_hostname="localhost").close()
+            return root
+        assert time.monotonic() < deadline, (proxy.folder / "log").read_text()
+        time.sleep(0.05)
+
+
 def nginx_with(old: str, new: str) -> Callable[[Proxy], Sequence[str]]:
     """Run the example of nginx with something changed in it."""
 
@@ -131,7 +154,7 @@ def test_nothing_is_wrong_behind_caddy_but_that_this_machine_is_not_public(
 ) -> None:
     before = len(records(ingress.kafka))
     with running(own_authority, Proxy(tmp_path / "caddy", certificate, ingress.port)) as proxy:
-        root = proxy.folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        root = root_of(proxy)
         assert doctor.found(url(proxy, "localhost"), root) == {}
         assert "from anybody" in doctor.found(url(proxy, "localhost", "demo"), root)["answer"]
         unknown = doctor.found(url(proxy, "localhost", "unknown"), root)
@@ -165,6 +188,24 @@ def test_a_proxy_without_an_ingress_is_told(
     with running(caddy, Proxy(tmp_path / "caddy", certificate, upstream=9)) as proxy:
         found = doctor.found(url(proxy), certificate.authority)
     assert "Casewire is not running" in found["answer"]
+
+
+async def plain(proxy: Proxy) -> list[tuple[str, str]]:
+    async with aiohttp.ClientSession() as session:
+        return [each async for each in plain_problems(proxy.plain_origin, session)]
+
+
+def test_an_http_address_that_redirects_loses_what_is_sent_there_by_mistake(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    old = 'return 503 "Not stored: forward to the https address.\\n";'
+    redirecting = nginx_with(old, "return 301 https://$host$request_uri;")
+    with running(redirecting, Proxy(tmp_path / "wrong", certificate, upstream=9)) as proxy:
+        ((area, text),) = asyncio.run(plain(proxy))
+    assert (area, "loses each event" in text) == ("answer", True)
+    with running(nginx, Proxy(tmp_path / "right", certificate, upstream=9)) as proxy:
+        assert asyncio.run(plain(proxy)) == []
+    assert asyncio.run(plain(proxy)) == []
 
 
 @pytest.mark.parametrize(
