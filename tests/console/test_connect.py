@@ -33,12 +33,12 @@ async def test_the_page_has_what_the_starter_prints(tmp_path: Path) -> None:
     printed = enter(write_starter(tmp_path, "my-project", "s3cret"))
     users = configured(tmp_path)
     env = {
+        "CASEWIRE_DATA_DIR": str(users.data_dir),
         "CASEWIRE_CONSOLE__USERS_FILE": users.console.users_file,
         "CASEWIRE_CONSOLE__INGRESS_URL": "https://commcare.example.org",
         "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
     }
     config = load_config(tmp_path / "casewire.toml", env)
-    config.data_dir.mkdir(exist_ok=True)
     async with asking(config) as asker:
         await asker.log_in()
         _, text = await asker.get("/connect")
