@@ -130,6 +130,10 @@ def _failed(ends: Ends) -> int:
 
 
 def domain_of(record: Record) -> str:
+    """Return the project space by the key (`domain/id`); a captured event's does not tell it."""
+    domain, slash, _ = (record.key or b"").partition(b"/")
+    if slash:
+        return domain.decode(errors="replace")
     return header(record.headers, "casewire-domain") or ""
 
 
