@@ -20,10 +20,11 @@ from benchmarks.sinks.bound import copied, read
 from benchmarks.sinks.debezium import TOPIC, Debezium
 from benchmarks.sinks.export import Export
 from benchmarks.sinks.measure import Sample, middle
+from benchmarks.sinks.other import FILE_ROWS, http, parquet, writer_per_second
 from benchmarks.sinks.ours import casewire, no_target
 from benchmarks.sinks.place import Place, Tools, tuned_postgres
 from benchmarks.sinks.report import Results, compared, faulty, owners
-from benchmarks.sinks.workload import connect_records, records, truth
+from benchmarks.sinks.workload import connect_records, event_records, records, truth
 from benchmarks.streams.lab import fill, topics_of
 from benchmarks.streams.measure import Spy
 from benchmarks.streams.report import Target, profiles, verdicts
@@ -44,9 +45,13 @@ READ: Final = "aiokafka, read and decoded only"
 EXPORT: Final = "commcare-export, first load"
 VARYING: Final = "Debezium, fields vary"
 CONSTANT: Final = "Debezium, all fields always"
+HTTP: Final = "Casewire, `http`, 8 requests at once"
+FILES: Final = "Casewire, `files`, Parquet"
 
-#: Of the events, the share that the slow ones write.
-_SLOW_SHARE: Final = 1 / 4
+#: The slow ones write each so-manieth event, and case: all kinds of them, rare properties too.
+_SLOW_EACH: Final = 4
+#: And `http` a workload that is so much smaller.
+_HTTP_EACH: Final = 5
 
 Writer: TypeAlias = Callable[[Path], Awaitable[Sample]]
 
@@ -73,6 +78,7 @@ class Found:
 
     results: Results
     bad_row: Cost
+    parquet: float
     profile: Counter[str]
 
 
@@ -83,7 +89,8 @@ async def measured(lab: Lab, events: int, rounds: int) -> Found:
         place = await lab.place(stack, "states.", events)
         await place.topics.rewind("first", "case-state")  # has the broker make its own topic
         await fill(place.topics, "case-state", records(events))
-        writers = {**_ours(place), **await _peers(lab, stack, events)}
+        writers = {**_ours(place), **await _others(lab, stack, events)}
+        writers |= await _peers(lab, stack, events)
         for turn in range(rounds):
             for number, (name, write) in enumerate(writers.items()):
                 sample = await write(lab.folder / f"run-{turn}-{number}")
@@ -92,7 +99,8 @@ async def measured(lab: Lab, events: int, rounds: int) -> Found:
         spy = Spy(lab.tools.bin / "py-spy", lab.folder)
         await casewire(place, lab.folder / "profile", rows=2000, spy=spy)
         cost = await cost_of_a_bad_row(lab.postgres)
-    return Found({name: middle(each) for name, each in samples.items()}, cost, spy.samples)
+        files = writer_per_second(lab.folder / "files")
+    return Found({name: middle(each) for name, each in samples.items()}, cost, files, spy.samples)
 
 
 def _ours(place: Place) -> dict[str, Writer]:
@@ -106,23 +114,30 @@ def _ours(place: Place) -> dict[str, Writer]:
     }
 
 
+async def _others(lab: Lab, stack: AsyncExitStack, total: int) -> dict[str, Writer]:
+    few = total // _HTTP_EACH
+    http_place = await lab.place(stack, "http.", few)
+    await fill(http_place.topics, "case-state", records(few))
+    files_place = await lab.place(stack, "files.", total)
+    await fill(files_place.topics, "cases", event_records(total))
+    return {HTTP: partial(http, http_place), FILES: partial(parquet, files_place)}
+
+
 async def _peers(lab: Lab, stack: AsyncExitStack, events: int) -> dict[str, Writer]:
-    first = int(events * _SLOW_SHARE)
     place = await lab.place(stack, "unused.", events)
-    cases = list(truth(events, events).newest.values())
-    export = Export(lab.tools.bin / "commcare-export", cases[: int(len(cases) * _SLOW_SHARE)])
+    cases = list(truth(events).newest.values())[::_SLOW_EACH]
+    export = Export(lab.tools.bin / "commcare-export", cases)
     peers: dict[str, Writer] = {EXPORT: partial(export.measure, place)}
-    for name, count, varying in ((VARYING, first, True), (CONSTANT, events, False)):
+    for name, each, varying in ((VARYING, _SLOW_EACH, True), (CONSTANT, 1, False)):
         place = await lab.place(stack, f"{'varying' if varying else 'constant'}.", events)
         await place.topics.create([place.topics.kafka.topic(TOPIC)])
-        await fill(place.topics, TOPIC, connect_records(events, count, varying=varying))
-        peers[name] = partial(Debezium(lab.tools.connect, count).measure, place)
+        await fill(place.topics, TOPIC, connect_records(events, each, varying=varying))
+        peers[name] = partial(Debezium(lab.tools.connect, each).measure, place)
     return peers
 
 
 def _heading(events: int, rounds: int) -> Iterator[str]:
-    overtaken = truth(events, events).overtaken
-    cases = len(truth(events, events).newest)
+    overtaken, cases = truth(events).overtaken, len(truth(events).newest)
     yield "# The sinks, measured"
     yield ""
     yield "Made by `make bench-sinks`; docs/benchmarks.md says how to read it."
@@ -134,7 +149,8 @@ def _heading(events: int, rounds: int) -> Iterator[str]:
         f"- {events:,} states of {cases:,} cases; of {overtaken:,} cases the last state to be read "
         "is not the newest"
     )
-    yield f"- commcare-export and Debezium with varying fields write {_SLOW_SHARE:.0%} of them"
+    yield f"- commcare-export writes one of {_SLOW_EACH} cases, Debezium with varying fields one of"
+    yield f"  {_SLOW_EACH} states; `http` gets {events // _HTTP_EACH:,} states"
     yield ""
 
 
@@ -142,11 +158,20 @@ def _tables(found: Found) -> Iterator[str]:
     results, cost = found.results, found.bad_row
     yield "## Into PostgreSQL"
     yield ""
-    yield from compared(results, OURS)
+    elsewhere = (HTTP, FILES)
+    yield from compared({k: each for k, each in results.items() if k not in elsewhere}, OURS)
     yield "What is not so in the end, the most of all rounds:"
     yield ""
     written = (OURS, SMALL, EXPORT, VARYING, CONSTANT)
     yield from faulty({name: results[name] for name in written})
+    yield "## Elsewhere"
+    yield ""
+    yield from compared({name: results[name] for name in elsewhere}, FILES)
+    yield (
+        f"The Parquet writer alone takes {found.parquet:,.0f} rows a second, from decoded events "
+        f"to complete files of {FILE_ROWS:,} rows on the disk."
+    )
+    yield ""
     yield "## A bad row"
     yield ""
     yield (
@@ -156,7 +181,7 @@ def _tables(found: Found) -> Iterator[str]:
     yield ""
     yield "## Targets"
     yield ""
-    yield from verdicts(_targets(results, cost))
+    yield from verdicts(_targets(found))
     yield "## Where the time goes"
     yield ""
     yield from owners(found.profile)
@@ -169,7 +194,8 @@ def _tables(found: Found) -> Iterator[str]:
     yield from profiles({OURS: found.profile})
 
 
-def _targets(results: Results, cost: Cost) -> Iterator[Target]:
+def _targets(found: Found) -> Iterator[Target]:
+    results, cost = found.results, found.bad_row
     ours = results[OURS]
 
     def ratio(name: str) -> float:
@@ -185,6 +211,8 @@ def _targets(results: Results, cost: Cost) -> Iterator[Target]:
     yield Target("values kept or lost", wrong.kept + wrong.lost + wrong.other, 0, at_least=False)
     yield Target("one bad row of 2,000 in ms", cost.refused, 50, at_least=False)
     yield Target("RSS in MB", ours.rss, 150, at_least=False)
+    yield Target("`http`, requests a second", results[HTTP].per_second, 1000)
+    yield Target("the Parquet writer, rows a second", found.parquet, 100_000)
 
 
 @click.command()

@@ -28,10 +28,10 @@ _HEAP: Final = "-Xmx1g"
 
 @dataclass(frozen=True, slots=True)
 class Debezium:
-    """`plugins` is Connect's folder of plug-ins; its topic has `first` of the place's events."""
+    """`plugins` is Connect's folder of plug-ins; its topic has one of `each` of the events."""
 
     plugins: Path
-    first: int
+    each: int
 
     async def measure(self, place: Place, folder: Path) -> Sample:
         """Measure from when a third of the events was written: its start does not count."""
@@ -46,7 +46,7 @@ class Debezium:
             command = ["java", _HEAP, "-cp", f"{LIBS}/*", _STANDALONE, *map(str, files)]
             sample = await self._measured(place, command, log)
             found = table_rows(url, _TABLE, "case_id")
-        return replace(sample, faults=faults(found, truth(place.total, self.first).newest))
+        return replace(sample, faults=faults(found, truth(place.total, self.each).newest))
 
     async def _measured(self, place: Place, command: Sequence[str], log: Path) -> Sample:
         async def progress() -> int:
@@ -56,7 +56,7 @@ class Debezium:
             return await place.topics.committed(f"connect-{log.parent.name}", TOPIC)
 
         async with running(command, log) as process, place.watch(process.pid).looking() as watch:
-            span = await reached(progress, self.first, _MOST_SECONDS)
+            span = await reached(progress, -(-place.total // self.each), _MOST_SECONDS)
             rss = most_rss_mb(process.pid)
         taken = watch.per_100k(span)
         return Sample(span.per_second, taken["writer"], taken["postgres"], taken["broker"], rss)

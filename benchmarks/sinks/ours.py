@@ -32,9 +32,9 @@ async def casewire(place: Place, folder: Path, *, rows: int, spy: Spy | None = N
         with system.config_file.open("a", encoding="utf-8") as config:
             config.write(f"\nbatch_rows = {rows}\n")
         command = system.command("sink", SINK)
-        sample = await _measured(place, command, log, spy)
+        sample = await measured(place, command, log, spy)
         found = stored(url, "demo")
-    return replace(sample, faults=faults(found, truth(place.total, place.total).newest))
+    return replace(sample, faults=faults(found, truth(place.total).newest))
 
 
 async def no_target(place: Place, folder: Path) -> Sample:
@@ -43,18 +43,25 @@ async def no_target(place: Place, folder: Path) -> Sample:
     kafka = place.topics.kafka
     arguments = (kafka.bootstrap_servers, kafka.topic_prefix, SINK, str(folder / "data"))
     command = [sys.executable, "-m", "benchmarks.sinks.nothing", *arguments]
-    return await _measured(place, command, log, None)
+    return await measured(place, command, log)
 
 
-async def _measured(place: Place, command: Sequence[str], log: Path, spy: Spy | None) -> Sample:
+async def measured(
+    place: Place,
+    command: Sequence[str],
+    log: Path,
+    spy: Spy | None = None,
+    *,
+    source: str = "case-state",
+) -> Sample:
     """Measure a worker of the group of our sink. Raises RuntimeError if events are missing."""
     topics = place.topics
     group = topics.kafka.group(f"sink-{SINK}")
-    await topics.anew(["case-state"])
-    await topics.rewind(group, "case-state")
+    await topics.anew([source])
+    await topics.rewind(group, source)
 
     async def progress() -> int:
-        return await topics.committed(group, "case-state")
+        return await topics.committed(group, source)
 
     async with running(command, log) as process, place.watch(process.pid).looking() as watch:
         looked = asyncio.create_task(_look(spy, process.pid, progress, place.warm))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from schemas.case import CaseState
+from schemas.case import CaseEvent, CaseState
 from schemas.envelope import Address, EventIds, captured_headers, derived_headers
 from schemas.times import from_datetime, to_microseconds
 from streams.records import Out
@@ -58,7 +58,7 @@ class Event:
     case: CaseState
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def events(count: int) -> Sequence[Event]:
     """Return so many states of 1 KB in the order in which they are read, some late, some twice."""
     chance = random.Random(1)  # noqa: S311 - not for secrets
@@ -150,6 +150,14 @@ def records(count: int) -> Iterator[Out]:
         yield Out(key_of(case), case.to_json(), own + headers)
 
 
+def event_records(count: int) -> Iterator[Out]:
+    """Yield the events as `casewire streams` publishes what was forwarded."""
+    for out, event in zip(records(count), events(count), strict=True):
+        known = {name: getattr(event.case, name) for name in CaseEvent.names()}
+        headers = [item for item in out.headers if not item[0].startswith("casewire-version")]
+        yield Out(out.key, CaseEvent(**known).to_json(), headers)
+
+
 def key_of(case: CaseState) -> bytes:
     return f"{case.domain}/{case.case_id}".encode()
 
@@ -174,14 +182,14 @@ def flat(case: CaseState) -> dict[str, Any]:
     }
 
 
-def connect_records(count: int, first: int, *, varying: bool) -> Iterator[Out]:
-    """Yield the first of the events as Connect's JSON converter reads them, each with its schema.
+def connect_records(count: int, each: int, *, varying: bool) -> Iterator[Out]:
+    """Yield each so-manieth event as Connect's JSON converter reads them, with its schema.
 
     `varying`: a record has the fields that its state has; else all have the same, some null.
     """
     every = dict.fromkeys((*flat(events(count)[0].case), *COLUMNS))
     key_schema = _schema(("case_id",))
-    for event in events(count)[:first]:
+    for event in events(count)[::each]:
         value = flat(event.case) if varying else {**every, **flat(event.case)}
         key = orjson.dumps({"case_id": event.case.case_id})
         yield Out(
@@ -200,11 +208,11 @@ class Truth:
 
 
 @lru_cache
-def truth(count: int, first: int) -> Truth:
-    """Return what is true when the first of the events have been read."""
+def truth(count: int, each: int = 1) -> Truth:
+    """Return what is true when each so-manieth of the events has been read."""
     newest: dict[str, CaseState] = {}
     last: dict[str, CaseState] = {}
-    for event in events(count)[:first]:
+    for event in events(count)[::each]:
         case = event.case
         last[case.case_id] = case
         held = newest.get(case.case_id)
