@@ -9,6 +9,8 @@ from streams.records import Record
 
 #: What lies in the agent's queue takes a few turns of the event loop to come.
 _AT_HAND_SECONDS: Final = 0.005
+#: While a group is written no more than this is read of the next: both are in memory.
+_AHEAD_ROWS: Final = 2000
 
 
 class Read(Protocol):
@@ -37,7 +39,7 @@ class Gathering:
     async def groups(self, batches: AsyncIterator[R]) -> AsyncGenerator[Sequence[R], None]:
         """Yield groups of batches, in the order in which they came.
 
-        Between two groups it goes on reading: at most one more group and one more batch.
+        Between two groups it goes on reading: at most a part of the next and one more batch.
         """
         shelf = _Shelf[R](self._rows, self._size)
         filling = asyncio.ensure_future(shelf.fill(batches))
@@ -64,7 +66,9 @@ class _Shelf(Generic[R]):
         self._come = asyncio.Event()
         self._room = asyncio.Event()
         self._batches: list[R] = []
-        self._left = self._most = (rows, size)
+        self._rows, self._bytes = rows, size
+        self._left = (rows, size)
+        self._idle = True
         self._ended = False
         self._room.set()
 
@@ -81,11 +85,15 @@ class _Shelf(Generic[R]):
 
     async def some(self) -> bool:
         """Wait for a batch; return whether there is one, or will never be."""
+        self._idle = True
+        self._look()
         await self._come.wait()
         return bool(self._batches)
 
     def take(self) -> Sequence[R]:
-        taken, self._batches, self._left = self._batches, [], self._most
+        taken, self._batches = self._batches, []
+        self._left = (self._rows, self._bytes)
+        self._idle = False
         if not self._ended:
             self._come.clear()
             self.full.clear()
@@ -101,6 +109,15 @@ class _Shelf(Generic[R]):
         rows -= len(batch.records)
         self._left = (rows, size)
         self._come.set()
-        if min(self._left) <= 0:
+        self._look()
+
+    def _look(self) -> None:
+        """Note whether there is room."""
+        rows, size = self._left
+        if min(rows, size) <= 0:
             self.full.set()
+            self._room.clear()
+        elif self._idle or self._rows - rows < _AHEAD_ROWS:
+            self._room.set()
+        else:
             self._room.clear()

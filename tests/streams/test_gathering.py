@@ -87,6 +87,22 @@ async def test_what_comes_while_a_group_is_written_is_the_next_group_and_no_more
     assert [*range(len(first)), *(offset for group in rest for offset in group)] == [*range(9)]
 
 
+async def test_of_a_large_group_only_a_part_is_read_while_another_is_written() -> None:
+    read: list[int] = []
+
+    async def batches() -> AsyncIterator[Batch]:
+        for offset in range(20):
+            read.append(offset)
+            yield batch(1000, offset)
+
+    groups = Gathering(rows=5000, size=10**9, seconds=60).groups(batches())
+    with anyio.fail_after(30):
+        assert len(await anext(groups)) == 5
+        await anyio.wait_all_tasks_blocked()
+        assert len(read) == 5 + 2 + 1
+        assert [len(group) async for group in groups] == [5, 5, 5]
+
+
 async def test_what_ends_the_reading_comes_after_what_was_read() -> None:
     async def batches() -> AsyncIterator[Batch]:
         yield batch(1, 1)
