@@ -89,6 +89,14 @@ def set_up_logs(role: str, level: LogLevel = "info", stream: TextIO = sys.stderr
     _leave_nothing_out()
 
 
+def show_warnings() -> None:
+    """Have a command show what parts of it that roles have too would log, to the person there."""
+    structlog.configure(
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
+
+
 def tell_end(error: BaseException, text: str) -> bool:
     """Write a role's last line, if its lines are JSON; return whether that was so."""
     handlers = logging.getLogger().handlers

@@ -15,7 +15,7 @@ from casewire.config import Config
 from casewire.data_dir import open_data_dir
 from casewire.forwarder import shown_progress
 from casewire.health import Health, first_free, serving_health
-from casewire.logs import set_up_logs
+from casewire.logs import set_up_logs, show_warnings
 from casewire.rebuild import rebuild, rebuildable, states_to_read, told
 from casewire.sink_config import choice_of, no_such_sink, sources
 from casewire.state_api import serving_states, told_address
@@ -57,10 +57,11 @@ def sink(launch: Launch, name: str, *, anew: bool) -> None:
     config = launch.config()
     if name not in config.sinks:
         raise ConfigError(no_such_sink(config.sinks, name))
-    _prepare(config, f"sink-{name}")
     if anew:
+        show_warnings()
         click.echo(uvloop.run(_rebuild_sink(config, name)))
         return
+    _prepare(config, f"sink-{name}")
     with tracing(config.tracing, f"sink-{name}") as tracer:
         uvloop.run(_run_sink(config, name, tracer))
 

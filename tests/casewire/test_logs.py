@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from casewire.broker import ROOT
-from casewire.logs import set_up_logs, tell_end, traceback_of
+from casewire.logs import set_up_logs, show_warnings, tell_end, traceback_of
 from schemas.errors import TargetError, UnavailableError
 from schemas.values import Json
 
@@ -168,3 +168,15 @@ def calls(file: Path) -> Iterator[ast.Call]:
             name = ast.unparse(node.func.value)
             if node.func.attr in LEVELS and name in ("_log", "log", "logger", "self.log"):
                 yield node
+
+
+def test_a_command_shows_warnings_to_the_person_there(capsys: pytest.CaptureFixture[str]) -> None:
+    show_warnings()
+    try:
+        structlog.get_logger("streams.x").info("a batch")
+        structlog.get_logger("streams.x").warning("the target takes nothing now", sink="a")
+    finally:
+        structlog.reset_defaults()
+    told = capsys.readouterr()
+    assert "the target takes nothing now" in told.err
+    assert (told.out, told.err.count("\n")) == ("", 1)
