@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -61,13 +62,21 @@ async def committed_offsets(client: Any, group: str) -> Offsets:
     return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
 
 
-async def members_of(client: Any, group: str) -> int:
-    """Return how many processes are in a group. Raises UnavailableError if nobody can say now."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process in a group: what it calls itself, and the address that it comes from."""
+
+    client_id: str
+    host: str
+
+
+async def members_of(client: Any, group: str) -> Sequence[Member]:
+    """Return the processes in a group. Raises UnavailableError if nobody can say now."""
     (reply,) = await _with_coordinator(lambda: client.describe_consumer_groups([group]))
     ((code, _, _, _, _, members, *_),) = reply.groups
     if code:
         raise UnavailableError(f"the broker does not tell who is in {group} (error {code})")
-    return len(members)
+    return [Member(client_id, host.lstrip("/")) for _, client_id, host, *_ in members]
 
 
 async def _with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:

@@ -5,11 +5,15 @@ import functools
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import metadata
+from typing import Any, Final
 
 from kafka_clients.oauth import OAuth, Tokens
 from schemas.errors import ConfigError
 from schemas.settings import KafkaSettings
+
+#: How a process in a consumer group calls itself: the brokers tell it to whoever asks.
+CLIENT_ID: Final = f"casewire-{metadata.version('casewire')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import structlog
 from faust.auth import OAuthCredentials
 from mode import CrashingSupervisor
 
-from kafka_clients.login import client_options
+from kafka_clients.login import CLIENT_ID, client_options
 from schemas.errors import named
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
@@ -239,6 +239,7 @@ def base_app(
         group,
         broker=[f"kafka://{server}" for server in servers],
         broker_credentials=credentials(kafka),
+        broker_client_id=CLIENT_ID,
         datadir=tables,
         Table=BatchTable,
         PartitionAssignor=WholeAssignor,

@@ -27,7 +27,7 @@ from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
 from casewire.alerts.writing import READ, producing, send
 from casewire.reading import read_topic
-from kafka_clients.login import client_options
+from kafka_clients.login import CLIENT_ID, client_options
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.step import Step
@@ -181,6 +181,7 @@ async def _commit(consumer: Any, found: Mapping[Any, Sequence[Any]]) -> None:
 async def _consumer(kafka: KafkaSettings, turn: Turn) -> AsyncIterator[Any]:
     consumer = AIOKafkaConsumer(
         **client_options(kafka),
+        client_id=CLIENT_ID,
         group_id=kafka.group("alerts"),
         partition_assignment_strategy=(OneForAll,),
         enable_auto_commit=False,

@@ -91,7 +91,7 @@ class Watch:
             async with admin(self.kafka) as client:
                 committed = await committed_offsets(client, each.worker.group)
                 members = await members_of(client, each.worker.group)
-            each.look(committed, ends, members, now)
+            each.look(committed, ends, len(members), now)
 
 
 def _groups(progress: Progress) -> Sequence[str]:

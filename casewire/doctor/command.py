@@ -39,6 +39,7 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Config], Awaitable[Sequence[str]]]]]
     ("broker", cluster.brokers),
     ("broker", versions.of_the_brokers),
     ("topics", cluster.topics),
+    ("versions", versions.of_the_workers),
     ("permissions", permissions.permissions),
     ("clock", cluster.clocks),
     ("disk", machine.disk),

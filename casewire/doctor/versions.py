@@ -12,11 +12,14 @@ from aiokafka.protocol.admin import ApiVersionRequest
 from casewire.broker import ROOT
 from casewire.config import Config
 from casewire.health import Running, running
+from casewire.progress import Member, members_of
 from casewire.topics import admin
+from kafka_clients.login import CLIENT_ID
 
 #: Kafka's numbers of a request and its version that came with Kafka 2.3 (Fetch, KIP-392).
 _FETCH: Final = 1
 _LEAST_FETCH: Final = 11
+_OWN: Final = metadata.version("casewire")
 
 
 async def this_installation(config: Config) -> Sequence[str]:
@@ -26,7 +29,7 @@ async def this_installation(config: Config) -> Sequence[str]:
     return [
         *python_problems(own.metadata["Requires-Python"], sys.version_info[:2]),
         *(lock_problems(lock.read_text(encoding="utf-8"), _installed()) if lock.exists() else ()),
-        *role_problems(running(config.run_dir), own.version),
+        *role_problems(running(config.run_dir), _OWN),
     ]
 
 
@@ -62,6 +65,26 @@ def role_problems(processes: Sequence[Running], version: str) -> Iterator[str]:
             yield (
                 f"{each.role} (process {each.pid}) runs Casewire {each.version}, and {version} is "
                 "installed; start it anew"
+            )
+
+
+async def of_the_workers(config: Config) -> Sequence[str]:
+    """Look at the workers of the whole cluster, which tell their versions to the brokers."""
+    kafka = config.cluster
+    roles = ["streams", *(f"sink-{name}" for name in config.sinks), "alerts"]
+    async with admin(kafka) as client:
+        members = {role: await members_of(client, kafka.group(role)) for role in roles}
+    return list(member_problems(members))
+
+
+def member_problems(members: Mapping[str, Sequence[Member]]) -> Iterator[str]:
+    """Name the workers whose version is another one than ours."""
+    for role, each in members.items():
+        hosts = sorted({member.host for member in each if member.client_id != CLIENT_ID})
+        if hosts:
+            yield (
+                f"{role} on {', '.join(hosts)} is of another version than Casewire {_OWN} here; "
+                "finish the upgrade, or its undoing"
             )
 
 

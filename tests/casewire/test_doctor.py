@@ -3,7 +3,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from casewire.addresses import Address
 from casewire.cli import run
@@ -26,11 +26,13 @@ from casewire.doctor.roles import addresses, ingress_problems
 from casewire.doctor.versions import (
     broker_problems,
     lock_problems,
+    of_the_workers,
     python_problems,
     role_problems,
 )
 from casewire.health import Running
 from casewire.topics import create_topics
+from kafka_clients.login import CLIENT_ID
 from schemas.settings import KafkaSettings
 from schemas.times import from_microseconds
 from tests.servers import KafkaServer, free_port
@@ -86,6 +88,25 @@ def test_a_wrong_configuration_is_a_line_a_mistake(
     assert run(["--config", str(file), "doctor", "--json"], {}) == 1
     problems = orjson.loads(capsys.readouterr().out)
     assert [each["area"] for each in problems] == ["configuration", "configuration"]
+
+
+async def test_a_worker_on_any_machine_that_is_of_another_version_is_told(
+    kafka: KafkaServer, prefix: str, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, kafka.bootstrap_servers, prefix)
+    config = load_config(None, env)
+    await create_topics(config.cluster)
+    for client_id, told in (("casewire-0.0.1", ["streams"]), (CLIENT_ID, [])):
+        member = AIOKafkaConsumer(
+            config.cluster.topic("captured"),
+            bootstrap_servers=kafka.bootstrap_servers,
+            group_id=config.cluster.group("streams"),
+            client_id=client_id,
+        )
+        await member.start()
+        found = await of_the_workers(config)
+        await member.stop()
+        assert [each.partition(" on 127.0.0.1 is of another version")[0] for each in found] == told
 
 
 async def test_topics_and_clock_are_judged_by_what_is_on_the_broker(
