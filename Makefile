@@ -1,6 +1,7 @@
 # make setup   the virtual environment, the locked dependencies, the broker's jars (safe to repeat)
 # make test    lint, types, import rules and all tests, on real servers
 # make nightly the tests that take minutes; make chaos: those of them that kill and freeze things
+# make test-docker  builds the images and runs docker/compose.yaml on a Docker engine of its own (as root, on Debian)
 # make bench-ingress  the ingress beside other servers, in ten minutes (needs wrk and Go)
 # make bench-streams  the streams beside other engines, in twelve minutes
 # make bench-sinks    the sinks beside other writers, in twelve minutes
@@ -14,7 +15,7 @@ STAMP := .venv/.setup
 CASEWIRE := $(BIN)/casewire
 DEMO_DIR := var/demo
 
-.PHONY: setup test nightly chaos bench-ingress bench-streams bench-sinks bench-end-to-end demo up format lock schemas clean
+.PHONY: setup test nightly chaos test-docker bench-ingress bench-streams bench-sinks bench-end-to-end demo up format lock schemas clean
 
 setup: $(STAMP)
 
@@ -34,10 +35,15 @@ test: setup
 	$(BIN)/pytest --cov
 
 nightly: setup
+	tests/containers/install
 	$(BIN)/pytest -m nightly -o faulthandler_timeout=900
 
 chaos: setup
 	$(BIN)/pytest --no-cov -m "" -o faulthandler_timeout=900 --durations=0 tests/chaos
+
+test-docker: setup
+	tests/containers/install
+	$(BIN)/pytest --no-cov -m nightly -o faulthandler_timeout=900 --durations=0 tests/containers
 
 bench-ingress: setup
 	$(BIN)/python -m benchmarks.ingress
@@ -64,6 +70,8 @@ format: setup
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra files --extra tracing --group dev --generate-hashes --universal --python-version 3.11 -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra files --extra tracing -c requirements.lock --generate-hashes --universal --python-version 3.11 -o docker/requirements.lock
+	echo hatchling | $(BIN)/uv pip compile - -c requirements.lock --generate-hashes --universal --python-version 3.11 -o docker/build.lock
 
 schemas: setup
 	$(BIN)/python -m schemas.publish
