@@ -41,7 +41,7 @@ def test_a_wrong_configuration_is_1_with_a_line_for_each_error(
 ) -> None:
     file = tmp_path / "casewire.toml"
     file.write_text("[kafka]\nx = 1\n[ingress]\ny = 1\n", encoding="utf-8")
-    for command in ("up", "ingress", "streams", "doctor"):
+    for command in ("up", "ingress", "streams"):
         assert run(["--config", str(file), command], {}) == 1
         lines = capsys.readouterr().err.splitlines()
         assert [line.partition(": unknown")[0] for line in lines] == [
