@@ -15,7 +15,7 @@ from schemas.form import FormState
 from schemas.values import Json
 from sinks.answers import Found, placed
 from sinks.base import Message
-from sinks.layout import CASES, FORMS, INDEX_COLUMNS, Family
+from sinks.layout import CASES, FAMILIES, FORMS, INDEX_COLUMNS, Family
 
 Cell: TypeAlias = str | int | bool | None
 
@@ -25,6 +25,10 @@ _TEXT: Final = frozenset({str})
 _SENT: Final = ("cw_case_id", "cw_user_id", "cw_indices")
 #: PostgreSQL's indexes take keys of 2,704 bytes.
 _LONG_KEY: Final = 600
+_TIMES: Final = {
+    state: [name for name, kind in family.layout.own.items() if kind == "time"]
+    for state, family in FAMILIES.items()
+}
 _NUL_IN_JSON: Final = b"\\u0000"
 
 
@@ -240,9 +244,7 @@ def by_column(
 
 def looks_bad(row: Row) -> bool:
     """Whether a target is likely to refuse a row: a time that is none, a key that is too long."""
-    times = [
-        row.line.own.get(name) for name, kind in row.family.layout.own.items() if kind == "time"
-    ]
+    times = map(row.line.own.get, _TIMES[row.family.state])
     return len(row.id) > _LONG_KEY or not all(each is None or _is_time(each) for each in times)
 
 
