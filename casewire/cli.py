@@ -54,6 +54,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "alerts": Entry("casewire.alerts.command:alerts", "Tell people what went wrong, and mute it."),
     "console": Entry("casewire.console.command:console", "Show what goes on in a browser."),
     "topics": Entry("casewire.topics_command:topics", "Create or check the topics."),
+    "broker": Entry("casewire.broker_command:broker", "Move from one broker to a cluster."),
     "send": Entry("casewire.send:send", "Post files as CommCare HQ would."),
     "tail": Entry("casewire.tail:tail", "Print events as they come."),
     "case": Entry("casewire.case_command:case", "Tell a case's state, now or then, or its story."),
