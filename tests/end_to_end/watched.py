@@ -50,7 +50,7 @@ class Watched(System):
 
     @property
     def roles(self) -> Sequence[str]:
-        return (*super().roles, "alerts run")
+        return (*super().roles, "alerts run", "console")
 
     @property
     def sources(self) -> Mapping[str, Sequence[Source]]:
@@ -215,6 +215,7 @@ async def running_watched(
         "CASEWIRE_ALERTS__SMTP_PORT": str(system.mailbox.port),
         "CASEWIRE_ALERTS__SMTP_SECURITY": "none",
         "CASEWIRE_SINKS__LAKE__BATCH_SECONDS": "1",
+        "CASEWIRE_CONSOLE_BIND": f"127.0.0.1:{free_port()}",
     }
     collector = {
         "CASEWIRE_TRACING__ENDPOINT": system.collector.endpoint,
