@@ -87,6 +87,11 @@ type = "sql"
 # urls_file = "secrets/alert-urls"
 # interval_minutes = 15   # no trouble is told of more often
 # silence_hours = 6       # so many hours without an event, when some usually come; 0: never told
+
+# Who may use the web console. Without users: who can read DATA_DIR/console.token.
+[console]
+# users_file = "secrets/console-users"   # casewire console password NAME makes it
+# ingress_url = "https://commcare.example.org"   # for its guide of what to enter in CommCare HQ
 """
 
 _INSTRUCTIONS: Final = """\

@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "deploy"
         ("casewire-streams.service", "casewire-streams.service"),
         ("casewire-sink@.service", "casewire-sink@warehouse.service"),
         ("casewire-alerts.service", "casewire-alerts.service"),
+        ("casewire-console.service", "casewire-console.service"),
     ],
 )
 def test_systemd_has_nothing_against_a_unit(tmp_path: Path, example: str, instance: str) -> None:

@@ -24,10 +24,11 @@ from casewire.console.backend import backend_of, note, page, seen
 from casewire.console.figures import Step, steps
 from casewire.console.gate import posted
 from casewire.console.metrics import Action
-from casewire.overview import Overview
+from casewire.failures import OpenAlert
 from casewire.sink_config import no_such_sink
 from schemas.times import from_datetime, now
 from sinks.settings import SinkTable
+from streams.alarms import TargetCause
 
 #: For how long a group can be muted.
 SPANS: Final[Mapping[str, timedelta]] = {
@@ -38,7 +39,7 @@ SPANS: Final[Mapping[str, timedelta]] = {
     "7 days": timedelta(days=7),
 }
 #: What is wrong with a target while one of these alerts is open.
-_TARGET_CAUSES: Final[Mapping[str, str]] = {
+_TARGET_CAUSES: Final[Mapping[TargetCause, str]] = {
     "target_unavailable": "waits: the target does not answer",
     "target_refuses": "stopped: the target refuses its work",
 }
@@ -98,20 +99,17 @@ async def _sink_rows(request: Request) -> Sequence[SinkRow]:
             place=settings.place(backend.config.data_dir),
             step=found[f"sink-{name}"],
             dead=sum(each.count for each in looked.causes if each.stage == f"sink:{name}"),
-            target=_target(looked, name),
+            target=target_trouble(looked.alerts, name),
             last=last.get(name, ""),
         )
         for name, settings in backend.config.sinks.items()
     ]
 
 
-def _target(looked: Overview, name: str) -> str:
+def target_trouble(alerts: Sequence[OpenAlert], name: str) -> str:
     """Return what is known to be wrong with a sink's target; empty if nothing is."""
-    for alert in looked.alerts:
-        for cause, said in _TARGET_CAUSES.items():
-            if f"/sink:{name}/{cause}/" in alert.group:
-                return said
-    return ""
+    causes = {alert.cause for alert in alerts if alert.stage == f"sink:{name}"}
+    return next((said for cause, said in _TARGET_CAUSES.items() if cause in causes), "")
 
 
 async def alerts(request: Request) -> Response:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import axe_playwright_python
 import orjson
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from schemas.settings import KafkaSettings
 from schemas.times import now
@@ -23,6 +23,8 @@ _ARGUMENTS: Final = ("--no-sandbox", "--disable-dev-shm-usage")
 _CHROMIUM: Final = "/usr/bin/chromium"
 _AXE: Final = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 _TIMEOUT_MS: Final = 30_000
+
+expect.set_options(timeout=_TIMEOUT_MS)
 
 
 @pytest.fixture(scope="package")
