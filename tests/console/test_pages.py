@@ -242,11 +242,13 @@ async def test_everything_can_be_reached_and_done_by_keyboard(looking: Looker) -
     await forward_case(looking.system, "keys", "c1", village="Sample Village")
     keyboard = page.keyboard
     await looking.press("Log out")
-    await page.keyboard.type("anna")  # the first field has the focus
+    await expect(page.get_by_label("User name")).to_be_focused()
+    await keyboard.type("anna")
     await keyboard.press("Tab")
     await keyboard.type("wrong password")
     await keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
+    await expect(page.get_by_label("User name")).to_be_focused()
     await keyboard.type("anna")
     await keyboard.press("Tab")
     await keyboard.type("correct horse battery")
