@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient"}
 #: How the arguments of `kafka_clients` are passed on where a client is made.
 PASSED_ON = {
-    "client_options(kafka)", "client_options(self._kafka)", "self._client", "self._connection",
+    "client_options(kafka)", "client_options(target)", "client_options(self._kafka)",
+    "self._client", "self._connection",
 }  # fmt: skip
 
 
