@@ -1,13 +1,14 @@
 """Dead letters are found by what they have in common, repaired, replayed once, or discarded."""
 
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import orjson
 import pytest
+import structlog
 from anyio import to_thread
 
 from casewire.choosing import Choice
@@ -141,6 +142,14 @@ def test_what_is_no_patch_is_said_before_anything_is_done(tmp_path: Path, text: 
     (tmp_path / "patch").write_bytes(text)
     with pytest.raises(ConfigError, match="is no JSON Patch"):
         read_mending(tmp_path / "patch", None)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Workers in this process log as libraries do: standard output is the command's."""
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
+    yield
+    structlog.reset_defaults()
 
 
 def command(settings: KafkaSettings, *arguments: str) -> tuple[list[str], dict[str, str]]:

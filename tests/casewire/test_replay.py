@@ -21,6 +21,7 @@ from streams.app import create_sink_app, create_streams_app
 from streams.decode import decode
 from streams.delivery import Delivery
 from streams.records import header
+from tests.casewire.test_dead_letters import quiet as quiet  # noqa: PLC0414 - a fixture
 from tests.kafka_tools import ConsumerRecord, read_all
 from tests.streams.made import Made, captured
 from tests.streams.test_worker import (
