@@ -8,6 +8,7 @@ from typing import Final
 
 from schemas.errors import WorkerError
 from schemas.publish import PUBLISHED
+from streams.batches.raw import HeaderBlock
 from streams.records import Record, header
 
 _HEADER: Final = "casewire-schema"
@@ -25,7 +26,10 @@ class NewerFormError(WorkerError):
 def require_readable(record: Record) -> None:
     """Raise NewerFormError for a record of a newer form; what is none of ours is for others."""
     headers = record.headers
-    if len(headers) > _IN_STATES:
+    if isinstance(headers, HeaderBlock):  # to read on is cheaper than to begin anew
+        if next((form for name, form in headers if name == _HEADER), None) in _KNOWN:
+            return
+    elif len(headers) > _IN_STATES:
         name, form = headers[_IN_EVENTS]
         if name != _HEADER:
             name, form = headers[_IN_STATES]

@@ -75,7 +75,12 @@ class HeaderBlock(Sequence[tuple[str, bytes]]):
         body, place = self.body, 0
         try:
             for _ in range(self.size):
-                name, place = _bytes(body, place)
+                size = body[place]
+                if size < _CONTINUED and not size & 1:  # nearly all names are so short
+                    place, start = place + 1 + (size >> 1), place + 1
+                    name = body[start:place]
+                else:
+                    name, place = _bytes(body, place)
                 value, place = _bytes(body, place)
                 yield name.decode(), value
         except (AttributeError, IndexError, UnicodeDecodeError) as error:
