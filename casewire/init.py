@@ -25,7 +25,8 @@ from schemas.errors import ConfigError
 USERNAME: Final = "commcare-hq"
 
 _TEMPLATE: Final = """\
-# The configuration of Casewire. Lines that begin with # show a key with its default.
+# The configuration of Casewire. Lines that begin with # show a key with its default;
+# docs/settings.md has all of them.
 # Every key can be given by environment too: CASEWIRE_INGRESS__MAX_BODY_BYTES=1000000.
 
 # Broker data, table stores, spool and databases of a single machine.
