@@ -140,8 +140,9 @@ class System:
 
     @property
     def sources(self) -> Mapping[str, Sequence[str]]:
-        """The topics (short names) that each sink reads."""
-        return sources(load_config(self.config_file, {}).sinks)
+        """The topics (short names) that each sink reads. Without any the configuration has one."""
+        configured = load_config(self.config_file, {}).sinks
+        return sources({name: configured[name] for name in self.sinks})
 
     async def caught_up(self) -> None:
         """Return when all that was captured has gone through streams and into every sink."""
