@@ -48,6 +48,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("casewire.up:up", "Run everything on one machine."),
     "init": Entry("casewire.init:init", "Write a starter configuration and a first secret."),
     "auth": Entry("casewire.auth:auth", "Make, change and list credentials."),
+    "domains": Entry(
+        "casewire.domains_command:domains", "List the project spaces that may forward."
+    ),
     "ingress": Entry("casewire.ingress_command:ingress", "Take what CommCare HQ forwards."),
     "streams": Entry("casewire.workers:streams", "Decode events and keep latest states."),
     "sink": Entry("casewire.workers:sink", "Write to one sink of the configuration."),
