@@ -110,7 +110,9 @@ def of_domains(make: Callable[[int], Made], count: int) -> list[Made]:
         headers = [
             (name, domain if name == "casewire-domain" else value) for name, value in record.headers
         ]
-        records.append(Made(record.value, record.key, headers))
+        _, slash, subject = (record.key or b"").partition(b"/")
+        key = domain + slash + subject if slash else record.key
+        records.append(Made(record.value, key, headers))
     return records
 
 
