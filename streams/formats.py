@@ -26,8 +26,9 @@ class NewerFormError(WorkerError):
 def require_readable(record: Record) -> None:
     """Raise NewerFormError for a record of a newer form; what is none of ours is for others."""
     headers = record.headers
-    if isinstance(headers, HeaderBlock):  # to read on is cheaper than to begin anew
-        if next((form for name, form in headers if name == _HEADER), None) in _KNOWN:
+    if isinstance(headers, HeaderBlock):
+        # Who puts a header into an id of his own spares nothing but that record the question.
+        if headers.likely(_HEADER) in _KNOWN:
             return
     elif len(headers) > _IN_STATES:
         name, form = headers[_IN_EVENTS]

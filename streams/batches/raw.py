@@ -65,7 +65,7 @@ class HeaderBlock(Sequence[tuple[str, bytes]]):
     def likely(self, name: str) -> bytes | None:
         """Return the first value of a name of less than 64 bytes, without reading what is before.
 
-        For figures: a value that holds a header as it is written is taken for that header.
+        A value that holds a header as it is written is taken for that header.
         """
         wanted = bytes([2 * len(name)]) + name.encode()
         place = self.body.find(wanted)
