@@ -23,8 +23,9 @@ async def addresses(config: Config) -> Sequence[str]:
     """Look whether other programs have the addresses of roles that do not run."""
     found = {each.role for each in running(config.run_dir)}
     wanted = {"ingress": (config.ingress.bind, "CASEWIRE_INGRESS_BIND")}
-    if config.own_broker:
+    if config.own_broker:  # then casewire up runs it all
         wanted["broker"] = (config.machine.broker_bind, "CASEWIRE_BROKER_BIND")
+        wanted["console"] = (config.machine.console_bind, "CASEWIRE_CONSOLE_BIND")
     return [
         problem
         for role, (address, setting) in wanted.items()

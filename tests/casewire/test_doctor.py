@@ -139,6 +139,12 @@ async def test_secrets_that_everybody_can_read_and_a_taken_address_are_problems(
     with Address.parse(config.ingress.bind).listening():
         (problem,) = await addresses(config)
     assert "CASEWIRE_INGRESS_BIND" in problem
+    binds = {name: f"127.0.0.1:{free_port()}" for name in ("BROKER", "CONSOLE", "INGRESS")}
+    env = {f"CASEWIRE_{name}_BIND": bind for name, bind in binds.items()}
+    alone = load_config(None, {**env, "CASEWIRE_DATA_DIR": str(tmp_path / "alone")})
+    with Address.parse(binds["CONSOLE"]).listening():
+        (problem,) = await addresses(alone)
+    assert "CASEWIRE_CONSOLE_BIND" in problem
 
 
 def test_a_data_directory_of_another_format_is_told(
