@@ -13,22 +13,23 @@ _SHOWN: Final = 20
 _RULE: Final = "\n" + "-" * 60 + "\n\n"
 
 _LETTERS: Final = """\
-What to do: nothing is lost. What failed is kept as dead letters, and nothing waits for them.
+nothing is lost. What failed is kept as dead letters, and nothing waits for them."""
+_LETTERS_COMMANDS: Final = """
   casewire dead-letters list --each {chosen}
   casewire dead-letters show {letter}
 Mend the cause, then send them on: casewire dead-letters replay {chosen}"""
 _TARGET: Final = """\
-What to do: nothing is lost, and other sinks go on. See whether the target runs, can be reached, and
+nothing is lost, and other sinks go on. See whether the target runs, can be reached, and
 lets Casewire in; casewire doctor tries it. The sink goes on by itself where it was."""
 _FLOOD: Final = """\
-What to do: nothing is lost, but the worker stands still. Deploy what was there before, or mend it.
+nothing is lost, but the worker stands still. Deploy what was there before, or mend it.
 docs/operate.md, "A limit on dead letters", says more."""
 _SILENT: Final = """\
-What to do: see in CommCare HQ, Project Settings > Data Forwarding Records, whether requests fail or
+see in CommCare HQ, Project Settings > Data Forwarding Records, whether requests fail or
 wait, and whether the forwarder is paused. HQ tries for about five days, then they are gone.
 casewire doctor says whether this side is well. If nobody has worked, nothing is wrong."""
 _STALLED: Final = """\
-What to do: nothing is lost, it waits in Kafka. See whether that process runs, and what its log
+nothing is lost, it waits in Kafka. See whether that process runs, and what its log
 says; casewire doctor lists what does not."""
 #: By cause; dead letters have the others.
 _ADVICE: Final[Mapping[str, str]] = {
@@ -95,7 +96,8 @@ def told_text(trouble: Trouble) -> str:
     }
     lines += ["", *(f"{name}: {value}" for name, value in facts.items() if value)]
     if trouble.told != "recovered":
-        lines += ["", _advice(trouble)]
+        commands = _commands(trouble) if is_of_letters(trouble) else ""
+        lines += ["", f"What to do: {advice(trouble)}{commands}"]
     return "\n".join(lines) + "\n"
 
 
@@ -114,11 +116,23 @@ def _sentence(trouble: Trouble) -> str:
     return "It is over: nothing waits any more."
 
 
-def _advice(trouble: Trouble) -> str:
-    if trouble.text.startswith("nearly everything"):
+def advice(trouble: Trouble) -> str:
+    """Return what to do about a trouble, in sentences; the first begins with a small letter."""
+    if _is_flood(trouble):
         return _FLOOD
-    if trouble.cause in _ADVICE:
-        return _ADVICE[trouble.cause]
+    return _ADVICE.get(trouble.cause, _LETTERS)
+
+
+def is_of_letters(trouble: Trouble) -> bool:
+    """Whether a trouble is that of dead letters."""
+    return trouble.cause not in _ADVICE and not _is_flood(trouble)
+
+
+def _is_flood(trouble: Trouble) -> bool:
+    return trouble.text.startswith("nearly everything")
+
+
+def _commands(trouble: Trouble) -> str:
     chosen = shlex.join(
         f"--{name}={value}"
         for name, value in (
@@ -128,7 +142,7 @@ def _advice(trouble: Trouble) -> str:
         )
         if value
     )
-    return _LETTERS.format(chosen=chosen, letter=next(iter(trouble.captured_ids), "ID"))
+    return _LETTERS_COMMANDS.format(chosen=chosen, letter=next(iter(trouble.captured_ids), "ID"))
 
 
 def reasons(troubles: Sequence[Trouble], interval_minutes: int) -> str:

@@ -1,7 +1,7 @@
 """The console as an application: its pages, who may see them, and what a browser may do with them.
 
-Way in: ROUTES. Every POST is a form of ours: its handler begins with `gate.posted`, which refuses
-all others.
+Way in: ROUTES. Every POST is a form of ours: its handler begins with `gate.ordered`, which refuses
+all others, and who may only look.
 """
 
 from collections.abc import Sequence

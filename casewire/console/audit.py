@@ -26,16 +26,31 @@ class Audit:
         try:
             await asyncio.to_thread(_append, self.file, orjson.dumps(line) + b"\n")
         except OSError as error:
-            raise UnavailableError(
-                f"{self.file} cannot be written ({error.strerror}), and nothing is done that is "
-                "not written down; make it writable"
-            ) from error
+            raise UnavailableError(self._unwritable(error)) from error
+
+    def problem(self) -> str | None:
+        """Return why nothing can be written down now; None if it can."""
+        try:
+            os.close(_opened(self.file))
+        except OSError as error:
+            return self._unwritable(error)
+        return None
+
+    def _unwritable(self, error: OSError) -> str:
+        return (
+            f"{self.file} cannot be written ({error.strerror}), and nothing is done that is "
+            "not written down; make it writable"
+        )
 
 
 def _append(file: Path, line: bytes) -> None:
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = _opened(file)
     try:
         os.write(handle, line)
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _opened(file: Path) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -18,6 +18,7 @@ from casewire.console.figures import Figures
 from casewire.console.gate import CSRF_FIELD, Door, visitor_of
 from casewire.console.metrics import ACTIONS, Action
 from casewire.console.works import Job, Works
+from schemas.errors import ConfigError
 from schemas.settings import KafkaSettings
 
 STATIC_FOLDER: Final = Path(__file__).parent / "static"
@@ -47,6 +48,7 @@ def _environment() -> jinja2.Environment:
         "rate": wording.rate,
         "seconds": wording.span,
     }
+    made.globals["letters_link"] = wording.letters_link
     return made
 
 
@@ -66,6 +68,18 @@ class Backend:
     @property
     def kafka(self) -> KafkaSettings:
         return self.config.cluster
+
+    def problem(self) -> str | None:
+        """Return why nobody can log in or act here; None if they can.
+
+        A broker that is away is none: that it is away is what the pages tell.
+        """
+        try:
+            if self.door.people is not None:
+                self.door.people.stored()
+        except ConfigError as error:
+            return str(error)
+        return self.audit.problem()
 
 
 def backend_of(request: Request) -> Backend:

@@ -17,7 +17,7 @@ from casewire.case_deliveries import Delivered, Of, deliveries_of
 from casewire.choosing import Choice
 from casewire.config import Config
 from casewire.console.backend import backend_of, begin, note, page, seen
-from casewire.console.gate import Form, posted
+from casewire.console.gate import Form, ordered
 from casewire.console.wording import PLAIN, count, path, properties, text
 from casewire.console.works import Job, Work
 from casewire.replay_command import FATES, choose_replay, forecast_replay, sources_to_replay
@@ -72,7 +72,7 @@ async def case(request: Request) -> Response:
 
 
 async def act_on_case(request: Request) -> Response:
-    form = await posted(request)
+    form = await ordered(request)
     domain, case_id = _key(request)
     if form.get("action") == "reveal":
         name = form.get("name", "")
@@ -87,7 +87,7 @@ async def form(request: Request) -> Response:
 
 
 async def act_on_form(request: Request) -> Response:
-    form = await posted(request)
+    form = await ordered(request)
     domain, form_id = _key(request)
     if form.get("action") == "reveal":
         await note(request, "reveal a form", domain=domain, form=form_id)
@@ -98,7 +98,7 @@ async def act_on_form(request: Request) -> Response:
 
 async def replay_into_sink(request: Request) -> Response:
     """Have the latest states of a project space written to a sink again."""
-    form = await posted(request)
+    form = await ordered(request)
     name = request.path_params["name"]
     domain = form.get("domain", "").strip()
     if not domain:

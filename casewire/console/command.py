@@ -132,7 +132,7 @@ async def _run(config: Config) -> None:
     async with (
         serving(create_app(backend), listener),
         serving_health(
-            Health(lambda: None, lambda: None),
+            Health(live=lambda: None, ready=backend.problem),
             role="console",
             bind=config.machine.metrics_bind,
             run_dir=config.run_dir,

@@ -45,14 +45,16 @@ Form: TypeAlias = Mapping[str, str]
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
     """Who asks. `user` is empty for who is not known; `csrf` is what their forms must carry.
 
-    `session` is None for who has not logged in here. `secure`: by https.
+    `acts`: whether they may see values and act. `session` is None for who has not logged in here.
+    `secure`: by https.
     """
 
     user: str
+    acts: bool
     csrf: str
     client: str
     secure: bool
@@ -99,7 +101,15 @@ class Door:
         if session is not None:
             user = session.user
         subject = session.id if session else f"{visit} {user}"
-        return Visitor(user, csrf_token(self.key, subject), network, secure, visit, session)
+        return Visitor(
+            user=user,
+            acts=bool(user) and self.settings.may_act(user),
+            csrf=csrf_token(self.key, subject),
+            client=network,
+            secure=secure,
+            visit=visit,
+            session=session,
+        )
 
     def _named(self, headers: Headers) -> str:
         """Return whom a proxy that is believed names; nobody if it names several."""
@@ -223,6 +233,17 @@ async def posted(request: Request) -> Form:
             HTTPStatus.FORBIDDEN,
             "this form is not of your session, or of one that is over; nothing was done. "
             "Open the page again",
+        )
+    return form
+
+
+async def ordered(request: Request) -> Form:
+    """Return the form, as `posted` does, of who may see values and act. Raises HTTPException."""
+    form = await posted(request)
+    if not visitor_of(request).acts:
+        raise HTTPException(
+            HTTPStatus.FORBIDDEN,
+            "you may look, and nothing was done; [console] operators names who may do this",
         )
     return form
 

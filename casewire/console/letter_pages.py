@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from casewire.choosing import Choice
 from casewire.console.backend import backend_of, begin, decider, note, page
-from casewire.console.gate import Form, posted
+from casewire.console.gate import Form, ordered
 from casewire.console.metrics import Action
 from casewire.console.wording import count, path
 from casewire.console.works import Job, Work
@@ -32,6 +32,8 @@ from streams.records import Stored
 _ON_A_PAGE: Final = 200
 _SHOWN_REFUSALS: Final = 50
 _GROUP_KEYS: Final = ("domain", "stage", "cause", "path")
+#: What the page can be narrowed by, as people call it.
+_NAMES: Final = {"domain": "project space", "stage": "stage", "cause": "cause"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,14 @@ class Wrong:
 
 
 async def letters(request: Request) -> Response:
-    found = await find_letters(backend_of(request).kafka, Wanted())
+    query = request.query_params
+    only = {key: query[key] for key in _NAMES if query.get(key)}
+    wanted = Wanted(
+        choice=Choice(domain=only.get("domain", "")),
+        stage=only.get("stage", ""),
+        cause=only.get("cause", ""),
+    )
+    found = await find_letters(backend_of(request).kafka, wanted)
     open_ones = [letter for letter in found if letter.status == "open"]
     return page(
         request,
@@ -66,6 +75,7 @@ async def letters(request: Request) -> Response:
         open=len(open_ones),
         closed=len(found) - len(open_ones),
         link=group_link,
+        only={_NAMES[key]: value for key, value in only.items()},
     )
 
 
@@ -123,7 +133,7 @@ def _of_group(keys: Mapping[str, str]) -> Wanted:
 
 
 async def act_on_group(request: Request) -> Response:
-    form = await posted(request)
+    form = await ordered(request)
     keys = _keys(form)
     if not (keys["stage"] and keys["cause"]):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "this names no group of dead letters")
@@ -141,7 +151,7 @@ async def letter(request: Request) -> Response:
 
 
 async def act_on_letter(request: Request) -> Response:
-    form = await posted(request)
+    form = await ordered(request)
     letter_id = request.path_params["letter_id"]
     if form.get("action") == "reveal":
         await note(request, "reveal a dead letter", letter=letter_id)

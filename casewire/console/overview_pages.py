@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from casewire.alerts.messages import advice, headline, is_of_letters
 from casewire.alerts.troubles import Trouble
 from casewire.alerts.writing import mute_group, read_troubles
 from casewire.connecting import (
@@ -22,8 +23,9 @@ from casewire.connecting import (
 )
 from casewire.console.backend import backend_of, note, page, seen
 from casewire.console.figures import Step, steps
-from casewire.console.gate import posted
+from casewire.console.gate import ordered
 from casewire.console.metrics import Action
+from casewire.console.wording import letters_link
 from casewire.failures import OpenAlert
 from casewire.sink_config import no_such_sink
 from schemas.times import from_datetime, now
@@ -123,8 +125,21 @@ async def alerts(request: Request) -> Response:
         over=[each for each in found if not each.open][:50],
         spans=SPANS,
         muted=_muted,
+        headline=headline,
+        advice=advice,
+        next_page=next_page,
         said=request.query_params.get("said", ""),
     )
+
+
+def next_page(trouble: Trouble) -> tuple[str, str]:
+    """Return where to look at what is wrong, and how the link reads."""
+    if is_of_letters(trouble):
+        only = letters_link(domain=trouble.domain, stage=trouble.stage, cause=trouble.cause)
+        return only, "See the dead letters"
+    if trouble.cause in _TARGET_CAUSES:
+        return "/sinks", "See the sinks"
+    return "/", "See what waits for whom"
 
 
 def _muted(trouble: Trouble) -> bool:
@@ -132,7 +147,7 @@ def _muted(trouble: Trouble) -> bool:
 
 
 async def act_on_alert(request: Request) -> Response:
-    form = await posted(request)
+    form = await ordered(request)
     group, span = form.get("group", ""), form.get("span", "")
     unmuting = form.get("action") == "unmute"
     if not unmuting and span not in SPANS:

@@ -18,6 +18,9 @@ class ConsoleSettings(Table, frozen=True, kw_only=True):
     names them; it is believed from `trusted_proxies` alone (addresses or networks), whose
     `X-Forwarded-For` and `X-Forwarded-Proto` are believed too.
 
+    `operators`: who may see values and act; everybody else who may log in may look. Empty:
+    everybody may.
+
     `session_key_file` signs sessions; all consoles behind one address need the same. Empty:
     `console.key` in the data directory. `ingress_url` is how CommCare HQ reaches the ingress, for
     the connection guide.
@@ -26,6 +29,7 @@ class ConsoleSettings(Table, frozen=True, kw_only=True):
     users_file: str = ""
     trusted_user_header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]*$")] = ""
     trusted_proxies: Sequence[str] = ()
+    operators: Sequence[str] = ()
     session_hours: Annotated[int, msgspec.Meta(ge=1, le=168)] = 12
     session_key_file: str = ""
     ingress_url: Annotated[str, msgspec.Meta(pattern=r"^(https://[^/?#\s]+)?$")] = ""
@@ -42,3 +46,12 @@ class ConsoleSettings(Table, frozen=True, kw_only=True):
                 "trusted_user_header: anybody could send it; name the proxy that does in "
                 "trusted_proxies"
             )
+        if self.operators and not self.knows_users:
+            yield (
+                "operators: nobody has a name yet; say who may log in by users_file or "
+                "trusted_user_header"
+            )
+
+    def may_act(self, user: str) -> bool:
+        """Whether a user who is known may see values and act."""
+        return not self.operators or user in self.operators

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -74,6 +74,12 @@ def moment(time: str | None) -> str:
 def path(part: str) -> str:
     """Return text as one part of a path. Slashes of ids are kept as such: see the routes."""
     return quote(part, safe="/:")
+
+
+def letters_link(**only: str) -> str:
+    """Return the address of the dead letters, or only those of a `domain`, `stage` or `cause`."""
+    chosen = {name: value for name, value in only.items() if value}
+    return f"/dead-letters?{urlencode(chosen)}" if chosen else "/dead-letters"
 
 
 def _assets() -> str:

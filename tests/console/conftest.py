@@ -34,14 +34,15 @@ async def system(
     """Every role but those of sinks that nobody looks at. A test has a domain of its own in it."""
     folder = tmp_path_factory.mktemp("console")
     users = folder / "users"
-    users.write_text(f"anna:{stored()}\n", encoding="utf-8")
+    users.write_text(f"anna:{stored()}\nben:{stored()}\n", encoding="utf-8")
+    console = {"USERS_FILE": str(users), "OPERATORS": "anna"}
     system = System(
         folder,
         KafkaSettings(
             bootstrap_servers=kafka.bootstrap_servers, topic_prefix="console.", partitions=2
         ),
         {"files": {"type": "sql"}},
-        role_env={"console": {"CASEWIRE_CONSOLE__USERS_FILE": str(users)}},
+        role_env={"console": {f"CASEWIRE_CONSOLE__{key}": value for key, value in console.items()}},
     )
     await create(system)
     roles = (*system.roles, "alerts run", "console")
@@ -79,9 +80,9 @@ class Looker:
     async def open(self, path: str) -> None:
         await self.page.goto(self.base + path)
 
-    async def log_in(self) -> None:
+    async def log_in(self, user: str = "anna") -> None:
         await self.open("/login")
-        await self.page.get_by_label("User name").fill("anna")
+        await self.page.get_by_label("User name").fill(user)
         await self.page.get_by_label("Password").fill(PASSWORD)
         await self.page.get_by_role("button", name="Log in").click()
         await self.page.wait_for_url(self.base + "/")

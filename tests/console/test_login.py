@@ -1,6 +1,6 @@
 """Who is let in, who is not, and what a browser may do with the pages."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
@@ -111,13 +111,17 @@ async def test_a_session_ends_with_its_password_its_user_and_its_time(
     assert (await asker.get("/find"))[0].status == 303
 
 
+def forms_taken() -> Iterator[str]:
+    """Yield an address of each page that takes a form."""
+    for route in ROUTES:
+        if isinstance(route, Route) and "POST" in (route.methods or ()):
+            path = route.path.replace("{letter_id:path}", "x").replace("{id:path}", "c1")
+            yield path.replace("{domain}", "demo").replace("{name}", "sqlite")
+
+
 async def test_every_form_needs_the_token_of_its_session(asker: Asker) -> None:
     await asker.log_in()
-    for route in ROUTES:
-        if not isinstance(route, Route) or "POST" not in (route.methods or ()):
-            continue
-        path = route.path.replace("{letter_id:path}", "x").replace("{id:path}", "c1")
-        path = path.replace("{domain}", "demo").replace("{name}", "sqlite")
+    for path in forms_taken():
         forms: list[dict[str, str]] = [{}, {"csrf": ""}, {"csrf": FORGED}]
         for form in forms:
             answer, text = await asker.post(path, {"action": "replay", **form})
@@ -222,6 +226,42 @@ async def test_what_cannot_be_written_down_is_not_done(asker: Asker) -> None:
     assert "nothing is done that is not written down" in text
 
 
+async def test_a_console_in_which_nothing_can_be_done_is_not_ready(asker: Asker) -> None:
+    backend = asker.backend
+    assert backend.problem() is None, "although no broker answers"
+    backend.audit.file.unlink(missing_ok=True)
+    backend.audit.file.mkdir()
+    assert "nothing is done that is not written down" in (backend.problem() or "")
+    backend.audit.file.rmdir()
+    assert backend.door.people is not None
+    backend.door.people.file.write_text("")
+    assert "names nobody" in (backend.problem() or "")
+
+
+async def test_who_is_no_operator_may_look_and_nothing_else(tmp_path: Path) -> None:
+    async with asking(configured(tmp_path, operators="boss")) as asker:
+        await asker.log_in()
+        csrf = await asker.token("/find")
+        for path in {*forms_taken()} - {"/login", "/logout"}:
+            answer, text = await asker.post(path, {"csrf": csrf, "action": "replay"})
+            assert answer.status == 403, path
+            assert "[console] operators" in text
+        assert [line["action"] for line in audit(asker)] == ["log in"]
+        _, text = await asker.get("/cases/demo/c1")
+        assert "anna, may look" in text
+        assert "Replay" not in text
+        answer, _ = await asker.post("/logout", {"csrf": csrf})
+        assert answer.headers["location"] == "/login"
+
+
+async def test_an_operator_may_act(tmp_path: Path) -> None:
+    async with asking(configured(tmp_path, operators="boss,anna")) as asker:
+        await asker.log_in()
+        _, text = await asker.get("/cases/demo/c1")
+        assert "Replay" in text
+        assert "may look" not in text
+
+
 async def test_a_broker_that_is_away_is_a_sentence(asker: Asker) -> None:
     await asker.log_in()
     answer, text = await asker.get("/dead-letters")
@@ -296,5 +336,7 @@ def test_beyond_loopback_it_must_be_known_who_may_log_in() -> None:
         load_config(None, beyond)
     with pytest.raises(ConfigError, match="trusted_proxies"):
         load_config(None, {"CASEWIRE_CONSOLE__TRUSTED_USER_HEADER": "X-User"})
+    with pytest.raises(ConfigError, match="nobody has a name yet"):
+        load_config(None, {"CASEWIRE_CONSOLE__OPERATORS": "anna"})
     known = load_config(None, {**beyond, "CASEWIRE_CONSOLE__USERS_FILE": "users"})
     assert known.console_token_file is None

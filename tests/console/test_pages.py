@@ -31,6 +31,7 @@ async def with_letters(system: System, domain: str) -> Sequence[str]:
     return [
         "/", "/dead-letters", "/find", "/find?id=c1", "/sinks", "/sinks/files", "/alerts",
         "/connect", f"/cases/{domain}/c1", f"/cases/{domain}/nobody", f"/forms/{domain}/{FORM}",
+        f"/dead-letters?domain={domain}&stage=decode&cause=malformed_json",
         f"/dead-letters/group?domain={domain}&stage=decode&cause=malformed_json&path=",
         f"/dead-letters/letters/{event}/decode/0",
     ]  # fmt: skip
@@ -158,6 +159,20 @@ async def test_values_are_shown_when_somebody_asks_and_that_is_written_down(
     assert "Sample" not in str(asked)
 
 
+async def test_who_is_no_operator_sees_all_but_values(looking: Looker) -> None:
+    page = looking.page
+    paths = await with_letters(looking.system, "looked-at")
+    await looking.press("Log out")
+    await looking.log_in("ben")
+    for path in paths[5:]:  # those before have no buttons
+        await looking.open(path)
+        await expect(page.get_by_role("heading", level=1)).to_have_count(1)
+        buttons = page.locator("main").get_by_role("button")
+        assert set(await buttons.all_text_contents()) <= {"Find"}, path
+        assert "Sample Village" not in await page.content()
+        assert await looking.violations() == [], path
+
+
 async def test_a_form_shows_its_answers_when_somebody_asks(looking: Looker) -> None:
     await with_letters(looking.system, "answers")
     await looking.open("/find")
@@ -212,6 +227,11 @@ async def test_an_alert_is_muted_and_unmuted(looking: Looker) -> None:
     await appears(looking, "/alerts", f"Mute {group}")
     asked = [line["action"] for line in looking.audited() if line.get("group") == group]
     assert asked == ["mute", "unmute"]
+    card = page.get_by_role("listitem").filter(has_text=group)
+    await card.get_by_role("link", name="See the dead letters").click()
+    only = "Only project space mute, stage decode, cause malformed_json."
+    await expect(page.get_by_text(only)).to_be_visible()
+    await expect(page.get_by_role("row")).to_have_count(2)
 
 
 async def appears(looking: Looker, path: str, button: str) -> Locator:
