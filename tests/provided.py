@@ -10,6 +10,7 @@ Each is taken from the first of these that there is; TEST_SERVERS forces one. Te
 freeze or start anew a server have a local one of their own (tests/servers.py) all the same.
 """
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -19,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-import psycopg
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
 from tests.servers import (
     START_SECONDS,
@@ -37,7 +39,6 @@ ADDRESSES: Final = ("KAFKA_BOOTSTRAP_SERVERS", "TEST_POSTGRES_URL")
 #: The image of docker/kafka/ if it was built, else Kafka's own.
 KAFKA_IMAGES: Final = ("casewire-kafka:local", "apache/kafka:4.1.0")
 POSTGRES_IMAGES: Final = ("postgres:16-bookworm",)
-_KAFKA_PORT: Final = 9092
 _POSTGRES_PORT: Final = 5432
 
 
@@ -148,41 +149,64 @@ def _first_image(names: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _container(image: str, port: int, host_port: int, env: Mapping[str, str]) -> Iterator[Any]:
+def _container(image: str, port: int, host_port: int, env: Mapping[str, str]) -> Iterator[None]:
     from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 
     # Ryuk removes what a killed run leaves, and is an image more to pull; these end with the run.
     testcontainers_config.ryuk_disabled = True
-    # Docker takes an address with the port; testcontainers' types do not say so.
+    container = DockerContainer(image, env=dict(env))
+    # Docker takes an address with the port; testcontainers' types and methods do not.
     place: Any = ("127.0.0.1", host_port)
-    container = DockerContainer(image).with_bind_ports(port, place)
-    for name, value in env.items():
-        container = container.with_env(name, value)
-    with container as started:
-        yield started
+    container.ports[str(port)] = place
+    with container:
+        try:
+            yield
+        except Exception as error:
+            error.add_note(container.get_wrapped_container().logs(tail=30).decode())
+            raise
 
 
 @contextlib.contextmanager
 def _kafka_container(image: str) -> Iterator[KafkaServer]:
-    host_port = free_port()
+    # The same port inside: the broker calls itself by the address that it tells its clients.
+    port = free_port()
+    server = KafkaServer(f"127.0.0.1:{port}")
     env = {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
-        "KAFKA_LISTENERS": f"PLAINTEXT://:{_KAFKA_PORT},CONTROLLER://:9093",
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{host_port}",
+        "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{server.bootstrap_servers}",
         "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "8",
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     }
-    with _container(image, _KAFKA_PORT, host_port, env) as started:
-        _await_log(started, "Kafka Server started")
-        yield KafkaServer(f"127.0.0.1:{host_port}")
+    with _container(image, port, port, env):
+        asyncio.run(_await_broker(server.bootstrap_servers))
+        yield server
+
+
+async def _await_broker(bootstrap: str) -> None:
+    """Return when it answers: Docker accepts connections before the broker does."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        try:
+            await client.start()
+        except KafkaConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
+        finally:
+            await client.close()
 
 
 @contextlib.contextmanager
@@ -190,20 +214,5 @@ def _postgres_container(image: str) -> Iterator[PostgresServer]:
     host_port = free_port()
     server = PostgresServer(f"postgresql://postgres@127.0.0.1:{host_port}")
     with _container(image, _POSTGRES_PORT, host_port, {"POSTGRES_HOST_AUTH_METHOD": "trust"}):
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                psycopg.connect(server.url(), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-            else:
-                break
+        server.await_session()
         yield server
-
-
-def _await_log(container: Any, said: str) -> None:
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
-
-    LogMessageWaitStrategy(said).with_startup_timeout(START_SECONDS).wait_until_ready(container)

@@ -158,6 +158,19 @@ class PostgresServer:
     def url(self, database: str = "postgres") -> str:
         return f"{self.address}/{database}"
 
+    def await_session(self) -> None:
+        """PostgreSQL listens before it has recovered, and refuses sessions until then."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
 
 class LocalPostgres(PostgresServer):
     """A PostgreSQL server that a test may kill and start again on the same data."""
@@ -191,20 +204,7 @@ class LocalPostgres(PostgresServer):
         with log_file.open("ab") as log:
             self.process = subprocess.Popen(serve, stdout=log, stderr=log)
         wait_for_port(self.port, self.process, log_file)
-        self._wait_for_a_session()
-
-    def _wait_for_a_session(self) -> None:
-        """PostgreSQL listens before it has recovered, and refuses sessions until then."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                psycopg.connect(self.url()).close()
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            else:
-                return
+        self.await_session()
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop as `pg_ctl stop -m MODE` does; `immediate` is a crash."""

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import Engine, build_stand_ins, make_base, running_engine
+from tests.containers.engine import Engine, make_base, running_engine
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """An engine with the base and the stand-ins. Its socket's path must be short."""
+    """An engine with the base. Its socket's path must be short."""
     folder = Path(tempfile.mkdtemp(prefix="casewire-engine-"))
     with running_engine(folder) as running:
         make_base(running)
-        build_stand_ins(running)
         yield running

@@ -12,8 +12,6 @@ from typing import Any
 import orjson
 
 HERE = Path(__file__).parent
-#: The stages of debian.Dockerfile.
-STAND_INS = ("python", "caddy", "prometheus", "alertmanager", "postgres")
 
 _START_SECONDS = 60
 _BUILD_SECONDS = 900
@@ -118,8 +116,13 @@ def make_base(engine: Engine) -> None:
     shutil.rmtree(root)
 
 
-def build_stand_ins(engine: Engine) -> None:
-    for name in STAND_INS:
-        file = ("-f", str(HERE / "debian.Dockerfile"), "--target", name)
-        tag = ("-t", f"casewire-test-{name}")
-        engine.docker("build", "-q", *file, *tag, str(HERE), seconds=_BUILD_SECONDS)
+def build_stand_in(engine: Engine, stage: str) -> str:
+    """Build a stage of debian.Dockerfile; return the image's name."""
+    file = ("-f", str(HERE / "debian.Dockerfile"), "--target", stage)
+    return build_image(engine, f"casewire-test-{stage}", HERE, *file)
+
+
+def build_image(engine: Engine, name: str, folder: Path, *options: str) -> str:
+    """Build an image of a folder; return its name."""
+    engine.docker("build", "-q", "-t", name, *options, str(folder), seconds=_BUILD_SECONDS)
+    return name

@@ -15,18 +15,18 @@ import yaml
 
 from casewire.broker import ROOT
 from casewire.truth import Truth
-from tests.containers.engine import Engine, output
+from tests.containers.engine import Engine, build_stand_in, output
 from tests.end_to_end.tables import Held, held_cases, postgres_query
 from tests.servers import free_port
 
 DOMAIN = "my-project"
-#: What the images are that no registry gives to the tests; Grafana has none.
+#: The stages of debian.Dockerfile for images that no registry gives to the tests; Grafana has none.
 STAND_INS = {
-    "PYTHON_BASE": "casewire-test-python",
-    "CADDY_BASE": "casewire-test-caddy",
-    "POSTGRES_IMAGE": "casewire-test-postgres",
-    "PROMETHEUS_IMAGE": "casewire-test-prometheus",
-    "ALERTMANAGER_IMAGE": "casewire-test-alertmanager",
+    "PYTHON_BASE": "python",
+    "CADDY_BASE": "caddy",
+    "POSTGRES_IMAGE": "postgres",
+    "PROMETHEUS_IMAGE": "prometheus",
+    "ALERTMANAGER_IMAGE": "alertmanager",
 }
 LEFT_OUT = {"grafana"}
 
@@ -38,7 +38,7 @@ _ROWS_SECONDS = 180
 class Stack:
     """A project of compose's in a copy of the repository.
 
-    `services` are those that can run here, `ports` those on this machine.
+    `services` are those that can run here, `ports` those on this machine, `images` the stand-ins.
     """
 
     engine: Engine
@@ -46,13 +46,14 @@ class Stack:
     files: Sequence[str]
     services: Sequence[str]
     ports: Mapping[str, int]
+    images: Mapping[str, str]
     password: str
 
     def compose(self, *arguments: str, seconds: float = 120) -> str:
         files = [part for file in self.files for part in ("-f", file)]
         command = ("docker-compose", "--project-directory", ".", *files, *arguments)
         ports = {name: str(port) for name, port in self.ports.items()}
-        env = {**os.environ, **STAND_INS, **ports, "DOCKER_HOST": self.engine.address}
+        env = {**os.environ, **self.images, **ports, "DOCKER_HOST": self.engine.address}
         with contextlib.chdir(self.folder / "docker"):
             return output(command, seconds, env)
 
@@ -150,6 +151,7 @@ def running_stack(engine: Engine, folder: Path, files: Sequence[str]) -> Iterato
         files=files,
         services=sorted(services - LEFT_OUT),
         ports={name: free_port() for name in ports},
+        images={name: build_stand_in(engine, stage) for name, stage in STAND_INS.items()},
         password=password,
     )
     stack.compose("build", "-q", seconds=1800)
