@@ -8,11 +8,11 @@ that had begun, and then closes.
 """
 
 import asyncio
-import ctypes
+import contextlib
 import signal
 import socket
 import ssl
-import struct
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +73,7 @@ async def serve(
     async with app.router.lifespan_context(app):
         server = await loop.create_server(
             lambda: Connection(traffic),
-            sock=listener,
+            sock=listener.dup(),
             ssl=tls.context if tls else None,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
             backlog=_BACKLOG,
@@ -82,7 +82,7 @@ async def serve(
         try:
             await stop.wait()
         finally:
-            await _leave(traffic, server, listener)
+            await _leave(traffic, server, listener, tls)
             checking.cancel()
 
 
@@ -185,12 +185,14 @@ def _check_all(traffic: Traffic) -> None:
         connection.check(now)
 
 
-async def _leave(traffic: Traffic, server: asyncio.Server, listener: socket.socket) -> None:
+async def _leave(
+    traffic: Traffic, server: asyncio.Server, listener: socket.socket, tls: Certificate | None
+) -> None:
     began = time.monotonic()
     traffic.leaving = True
     drop_new(listener)
-    await asyncio.sleep(_DRAIN_SECONDS)
     server.close()
+    await take_begun(traffic, listener, tls)
     while traffic.connections and time.monotonic() - began < _GRACE_SECONDS:
         await asyncio.sleep(_POLL_SECONDS)
         _check_all(traffic)
@@ -201,6 +203,27 @@ async def _leave(traffic: Traffic, server: asyncio.Server, listener: socket.sock
         await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
     for connection in list(traffic.connections):
         connection.transport.close()
+
+
+async def take_begun(traffic: Traffic, listener: socket.socket, tls: Certificate | None) -> None:
+    """Take the connections that had begun before `drop_new`; close the listener."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as opening:
+        with listener, contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while True:
+                    client, _ = await loop.sock_accept(listener)
+                    opening.create_task(_open(traffic, client, tls))
+
+
+async def _open(traffic: Traffic, client: socket.socket, tls: Certificate | None) -> None:
+    with contextlib.suppress(OSError):
+        _require_ttl(client, 0)
+    with contextlib.suppress(OSError, TimeoutError):  # it has gone, or does not get through TLS
+        async with asyncio.timeout(_GRACE_SECONDS):
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(traffic), client, ssl=tls.context if tls else None
+            )
 
 
 def _bind(bind: str) -> socket.socket:
@@ -220,27 +243,25 @@ def _bind(bind: str) -> socket.socket:
     return listener
 
 
-#: asm-generic/socket.h; Python does not name it.
-_SO_ATTACH_FILTER: Final = 26
-#: Classic BPF, as `struct sock_filter`: drop what has SYN but not ACK among its TCP flags.
-_DROP_SYN: Final = (
-    (0x30, 0, 0, 13),  # load the byte of the flags
-    (0x54, 0, 0, 0x12),  # keep SYN and ACK
-    (0x15, 0, 1, 0x02),  # if SYN alone
-    (0x06, 0, 0, 0),  # drop
-    (0x06, 0, 0, 0xFFFF_FFFF),  # else pass
-)
+#: IP_MINTTL (linux/in.h) and IPV6_MINHOPCOUNT (linux/in6.h); Python does not name them.
+_LEAST_TTL: Final = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
+#: No router and no usual system sends with as much.
+_LARGEST_TTL: Final = 255
 
 
 def drop_new(listener: socket.socket) -> None:
-    """Have the kernel drop the first packet of each new connection; only Linux does."""
-    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
-    code = ctypes.create_string_buffer(program)
+    """Have the kernel drop the first packet of each new connection; only Linux does.
+
+    The socket asks for a time to live that no packet has. What has begun goes on, but what is
+    accepted from now on inherits that. A packet filter would need CAP_NET_ADMIN on newer kernels.
+    """
     try:
-        listener.setsockopt(
-            socket.SOL_SOCKET,
-            _SO_ATTACH_FILTER,
-            struct.pack("HP", len(_DROP_SYN), ctypes.addressof(code)),
-        )
+        _require_ttl(listener, _LARGEST_TTL)
     except OSError as error:
         _log.warning("clients may be refused while this process ends", reason=error.strerror)
+
+
+def _require_ttl(connection: socket.socket, least: int) -> None:
+    if sys.platform == "linux":
+        for level, option in _LEAST_TTL[: 1 if connection.family == socket.AF_INET else 2]:
+            connection.setsockopt(level, option, least)

@@ -3,18 +3,25 @@
 import asyncio
 import contextlib
 import re
+import select
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import orjson
 import pytest
+from starlette.responses import PlainTextResponse
 
-from ingress.server import drop_new
+from ingress.connection import Traffic
+from ingress.proxies import Proxies
+from ingress.server import Certificate, bounds, drop_new, take_begun
+from ingress.settings import IngressSettings
 from tests.ingress.conftest import StartRig
 from tests.ingress.rig import WAIT_SECONDS, Rig, until
 from tests.ingress.test_faults import PROGRAM
+from tests.ingress.test_tls import tls_settings, trusting_anyone, write_certificate
 from tests.kafka_tools import create_topics, read_all
 from tests.servers import KafkaServer, free_port
 
@@ -130,6 +137,43 @@ async def test_a_process_that_stops_gets_no_new_connection_and_keeps_those_it_ha
             writer.close()
         for _ in range(20):
             staying.accept()[0].close()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_connection_that_was_half_open_at_the_stop_goes_on(
+    tmp_path: Path, *, secure: bool
+) -> None:
+    """TCP_DEFER_ACCEPT has it half open until the client sends something."""
+    write_certificate(tmp_path, "ingress")
+    tls = Certificate.of(tls_settings(tmp_path)) if secure else None
+    traffic = Traffic(
+        app=PlainTextResponse("taken"),
+        bounds=bounds(IngressSettings()),
+        proxies=Proxies(()),
+        refused=lambda _: None,
+    )
+    port = free_port()
+    listener = shared_listener(port)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+    client = socket.create_connection(("127.0.0.1", port))
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    drop_new(listener)
+    request = [b"GET / HTTP/1.1\r\n", b"Connection: close\r\n\r\n"]
+    if not secure:
+        client.sendall(request.pop(0))
+    context = trusting_anyone() if secure else None
+    name = "ingress" if secure else None
+    opening = asyncio.open_connection(sock=client, ssl=context, server_hostname=name)
+    opened = asyncio.create_task(opening)
+    await until(lambda: bool(select.select([listener], [], [], 0)[0]))
+    await asyncio.wait_for(take_begun(traffic, listener, tls), WAIT_SECONDS)
+    assert len(traffic.connections) == 1
+    reader, writer = await opened
+    writer.writelines(request)
+    answer = await asyncio.wait_for(reader.read(), WAIT_SECONDS)
+    writer.close()
+    assert answer.endswith(b"taken")
 
 
 async def test_a_client_that_has_connected_is_answered_after_the_stop(start: StartRig) -> None:
