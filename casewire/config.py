@@ -53,6 +53,7 @@ class MachineSettings(Table, frozen=True, kw_only=True):
 
     `metrics_bind` is the first address that a process tries for its health and metrics; it takes
     the next port while one is in use. `broker_bind` is that of a broker which `casewire up` starts.
+    `processes`: the health addresses of all processes if they are not all on this machine.
     `log_level` "debug" has lines of our own for each event (docs/logs.md).
     """
 
@@ -60,6 +61,7 @@ class MachineSettings(Table, frozen=True, kw_only=True):
     broker_bind: str = "127.0.0.1:9092"
     console_bind: str = "127.0.0.1:8081"
     metrics_bind: str = "127.0.0.1:9400"
+    processes: Sequence[str] = ()
     log_level: LogLevel = "info"
 
 
@@ -337,6 +339,11 @@ def _contradictions(config: Config) -> list[str]:
             '[ingress] unknown_domains: "accept" is for a configuration without [domains.NAME]; '
             "remove it, or remove the domains"
         )
+    for process in config.machine.processes:
+        try:
+            Address.parse(process)
+        except ValueError as error:
+            errors.append(f"processes: {error}")
     for path, text in (
         (("ingress", "bind"), config.ingress.bind),
         (("streams", "bind"), config.streams.bind),

@@ -1,5 +1,6 @@
 """What can be wrong with the machine: files, disk, limits, systemd's units."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -36,12 +37,18 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 async def secrets(config: Config) -> Sequence[str]:
-    """Look whether files with secrets can be read by everybody on this machine."""
+    """Look whether files with secrets can be read by everybody on this machine.
+
+    Where they cannot be changed, as in a container, who gets to them is settled outside.
+    """
     files = [*config.access_files, config.state_token_file]
     return [
         f"{file} can be read by everybody on this machine; run chmod o-rwx {file}"
         for file in dict.fromkeys(files)
-        if file != config.file and file.exists() and file.stat().st_mode & 0o004
+        if file != config.file
+        and file.exists()
+        and file.stat().st_mode & 0o004
+        and not os.statvfs(file).f_flag & os.ST_RDONLY
     ]
 
 

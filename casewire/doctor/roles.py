@@ -1,12 +1,13 @@
 """What can be wrong with the roles: whether they run, answer, and have settled what they passed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import aiohttp
 
 from casewire.addresses import Address, require_free
 from casewire.config import Config
+from casewire.doctor.processes import ask_all, process_problems
 from casewire.health import running
 from casewire.settled import Settled, count_settled
 from casewire.sink_config import sources
@@ -42,14 +43,11 @@ def _taken(address: str, setting: str) -> Iterator[str]:
 
 
 async def roles(config: Config) -> Sequence[str]:
+    """Look whether every role runs and is ready: where `processes` says, else on this machine."""
+    expected = expected_roles(config)
+    if config.machine.processes:
+        return process_problems(expected, await ask_all(config.machine.processes))
     found = [each for each in running(config.run_dir) if each.role != "broker"]
-    expected = {
-        "ingress": "ingress",
-        "streams": "streams",
-        **{f"sink-{name}": f"sink {name}" for name in config.sinks},
-    }
-    if config.alerts.mail_to or config.alerts.urls:
-        expected["alerts"] = "alerts run"
     problems = [
         f"{role} does not run here; start casewire up, or casewire {expected[role]}"
         for role in sorted(expected.keys() - {process.role for process in found})
@@ -64,8 +62,29 @@ async def roles(config: Config) -> Sequence[str]:
     return problems
 
 
+def expected_roles(config: Config) -> Mapping[str, str]:
+    """Return the roles that an installation needs, and the arguments that start each.
+
+    The console is one of them if somebody is to log in: by `casewire up`, or as configured.
+    """
+    expected = {
+        "ingress": "ingress",
+        "streams": "streams",
+        **{f"sink-{name}": f"sink {name}" for name in config.sinks},
+    }
+    if config.alerts.mail_to or config.alerts.urls:
+        expected["alerts"] = "alerts run"
+    if config.own_broker or config.console.knows_users:
+        expected["console"] = "console"
+    return expected
+
+
 async def ingress(config: Config) -> Sequence[str]:
     """Ask as HQ's "Test connection" does; any answer shows that the ingress is there."""
+    if config.machine.processes and "ingress" not in {
+        each.role for each in running(config.run_dir)
+    }:
+        return []
     domain = next(iter(config.domains), _DOMAIN_NOBODY_HAS)
     url = f"http://{config.ingress.bind}/api/v1/in/{domain}"
     try:

@@ -1,3 +1,4 @@
+import contextlib
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from casewire.doctor.machine import (
     secrets,
     unit_problems,
 )
-from casewire.doctor.roles import addresses, ingress_problems
+from casewire.doctor.roles import addresses, expected_roles, ingress, ingress_problems, roles
 from casewire.doctor.versions import (
     broker_problems,
     lock_problems,
@@ -30,7 +31,7 @@ from casewire.doctor.versions import (
     python_problems,
     role_problems,
 )
-from casewire.health import Running
+from casewire.health import Health, Running, serving_health
 from casewire.topics import create_topics
 from kafka_clients.login import CLIENT_ID
 from schemas.settings import KafkaSettings
@@ -145,6 +146,44 @@ async def test_secrets_that_everybody_can_read_and_a_taken_address_are_problems(
     with Address.parse(binds["CONSOLE"]).listening():
         (problem,) = await addresses(alone)
     assert "CASEWIRE_CONSOLE_BIND" in problem
+
+
+async def test_roles_are_looked_for_where_the_configuration_says(tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    env = environment(tmp_path, "127.0.0.1:9")
+    env |= {"CASEWIRE_SINKS__DB__TYPE": "sql", "CASEWIRE_SINKS__DB__URL": "sqlite:///db"}
+    env["CASEWIRE_CONSOLE__USERS_FILE"] = str(tmp_path / "users")
+    async with contextlib.AsyncExitStack() as stack:
+        places = []
+        recovering = Health(lambda: None, lambda: "it recovers")
+        well = Health(lambda: None, lambda: None)
+        for role, health in (("ingress", well), ("streams", recovering), ("sink-db", well)):
+            bind = f"127.0.0.1:{free_port()}"
+            elsewhere = tmp_path / role
+            serving = serving_health(health, role=role, bind=bind, run_dir=elsewhere)
+            places.append(str(await stack.enter_async_context(serving)))
+        env["CASEWIRE_PROCESSES"] = ",".join(places)
+        config = load_config(None, env)
+        assert await roles(config) == [
+            "console is at none of the addresses in processes; start it, and name it there",
+            f"streams at {places[1]} is not ready: it recovers; see its log",
+        ]
+        assert await ingress(config) == []
+        env["CASEWIRE_PROCESSES"] = f"{places[0]},{nobody},no-such-host.invalid:9400"
+        found = await roles(load_config(None, env))
+    assert [each.partition(";")[0] for each in found] == [
+        f"no role answers at {nobody}",
+        "no role answers at no-such-host.invalid:9400",
+    ]
+
+
+def test_the_console_is_looked_for_if_it_is_configured(tmp_path: Path) -> None:
+    env = environment(tmp_path, "127.0.0.1:9")
+    assert "console" not in expected_roles(load_config(None, env))
+    users = {"CASEWIRE_CONSOLE__USERS_FILE": str(tmp_path / "users")}
+    assert "console" in expected_roles(load_config(None, env | users))
+    del env["KAFKA_BOOTSTRAP_SERVERS"]
+    assert "console" in expected_roles(load_config(None, env))
 
 
 def test_a_data_directory_of_another_format_is_told(

@@ -33,6 +33,7 @@ def running_services(stack: Stack) -> list[str]:
 def test_a_project_ends_in_the_right_rows(stack: Stack) -> None:
     assert stack.send(1, "--cases", "60", "--changes", "300").wait(300) == 0
     await_right_rows(stack)
+    assert "nothing is wrong" in stack.compose("exec", "-T", "streams-1", "casewire", "doctor")
 
 
 def test_caddy_passes_what_hq_calls_and_nothing_else(stack: Stack) -> None:
@@ -95,6 +96,7 @@ def test_docker_stop_ends_each_process_in_order(stack: Stack) -> None:
         container = stack.container(service)
         stack.engine.docker("stop", container, seconds=120)
         ended[service] = stack.engine.inspect(container)["State"]["ExitCode"]
+    assert "refused while" not in stack.compose("logs", "--no-color", "ingress-1")
     assert ended == dict.fromkeys(ended, 0) | {"broker": TERMINATED}
     stack.compose("up", "-d", *stack.services, seconds=300)
     stack.await_healthy()

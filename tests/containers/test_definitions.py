@@ -40,7 +40,7 @@ def test_every_service_is_hardened_and_its_image_is_named_in_env() -> None:
         assert image[1] in named, name
 
 
-def test_prometheus_scrapes_every_process_of_ours() -> None:
+def test_prometheus_and_the_doctor_ask_every_process_of_ours() -> None:
     ours = {
         name
         for name, service in services("compose.yaml").items()
@@ -54,6 +54,8 @@ def test_prometheus_scrapes_every_process_of_ours() -> None:
         for target in group["targets"]
     }
     assert scraped == {name: name.removesuffix("-1").removesuffix("-2") for name in ours}
+    config = tomllib.loads((DOCKER / "casewire.toml").read_text())
+    assert {each.removesuffix(":9400") for each in config["processes"]} == ours
 
 
 def test_on_the_cluster_every_process_of_ours_knows_the_three_brokers() -> None:
