@@ -1,9 +1,10 @@
 """Events as rows of Parquet, or as JSON lines, and how a file takes more of them (pure)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
+import msgspec
 import orjson
 import pyarrow as pa  # has no types
 import pyarrow.compute as pc
@@ -14,9 +15,27 @@ from schemas.form import FormEvent
 from schemas.values import Json
 from sinks.base import Message
 
-#: From what a file holds (None if there is none) and messages to what it is to hold; None if it
-#: has them all.
-Merge: TypeAlias = Callable[[bytes | None, Sequence[Message]], bytes | None]
+
+class Row(msgspec.Struct, frozen=True):
+    """What a file is to hold of an event: its columns, or its line."""
+
+    kind: Literal["case", "form"]
+    offset: int
+    event_id: str
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a format says an event, and how a file of it takes more of them.
+
+    `merged` makes of what a file holds (None if there is none) and of rows what it is to hold, in
+    the order of offsets; None if it has them all.
+    """
+
+    row: Callable[[Message], Row]
+    merged: Callable[[bytes | None, Sequence[Row]], bytes | None]
+
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _PLACE: Final = {
@@ -66,22 +85,31 @@ _FORM: Final = {
 }
 CASE_SCHEMA: Final = pa.schema(_PLACE | _CASE)
 FORM_SCHEMA: Final = pa.schema(_PLACE | _FORM)
+#: What a form has besides its own columns is in `other`.
+_OTHER: Final = [name for name in FormEvent.names() if name not in {"domain", "id", *_FORM}]
+#: The headers that columns are made of.
+_TOLD: Final = frozenset({"ce_id", "casewire-captured-id", "ce_time", "casewire-origin"})
 _SEARCHED: Final = ["offset", "case_type", "xmlns", "server_date_modified", "received_on"]
 
 
-def merged_parquet(held: bytes | None, messages: Sequence[Message]) -> bytes | None:
-    """Return the file with these rows too, in the order of offsets; None if it has them all."""
-    rows = [_row(message) for message in messages]
-    new = {(row["offset"], row["event_id"]) for row in rows}
-    schema = CASE_SCHEMA if messages[0].kind == "case" else FORM_SCHEMA
+def _parquet_row(message: Message) -> Row:
+    event, place = message.event, _place(message)
+    columns = _case(event) if isinstance(event, CaseEvent) else _form(event)
+    return Row(message.kind, message.offset, place[3], place + columns)
+
+
+def _merged_parquet(held: bytes | None, rows: Sequence[Row]) -> bytes | None:
+    schema = CASE_SCHEMA if rows[0].kind == "case" else FORM_SCHEMA
     table = _table(rows, schema)
     if held is not None:
-        old = pq.read_table(BytesIO(held))
+        new = {(row.offset, row.event_id) for row in rows}
+        old = pq.read_table(pa.BufferReader(held))
         keys = list(zip(*(old[name].to_pylist() for name in ("offset", "event_id")), strict=True))
         if new <= set(keys):
             return None
-        kept = old.filter(pa.array([key not in new for key in keys]))
-        table = pa.concat_tables([kept, table], promote_options="default")
+        if not new.isdisjoint(keys):
+            old = old.filter(pa.array([key not in new for key in keys]))
+        table = pa.concat_tables([old, table], promote_options="default")
     target = pa.BufferOutputStream()
     pq.write_table(
         table.sort_by([("offset", "ascending"), ("event_id", "ascending")]),
@@ -94,29 +122,36 @@ def merged_parquet(held: bytes | None, messages: Sequence[Message]) -> bytes | N
     return bytes(target.getvalue())
 
 
-def merged_lines(held: bytes | None, messages: Sequence[Message]) -> bytes | None:
-    """Return the file with these lines too, in the order of offsets; None if it has them all."""
+def _line(message: Message) -> Row:
+    place = _place(message)
+    told = dict(zip(_PLACE, place, strict=True))
+    line = orjson.dumps({**told, "event": message.value})
+    return Row(message.kind, message.offset, place[3], line)
+
+
+def _merged_lines(held: bytes | None, rows: Sequence[Row]) -> bytes | None:
     lines: dict[tuple[int, str], bytes] = {}
     for line in (held or b"").splitlines():
         place = orjson.loads(line)
         lines[place["offset"], place["event_id"]] = line
-    new = {}
-    for message in messages:
-        place = {**_place(message), "appended_at": message.timestamp}
-        new[place["offset"], place["event_id"]] = orjson.dumps({**place, "event": message.value})
+    new = {(row.offset, row.event_id): row.content for row in rows}
     if new.keys() <= lines.keys():
         return None
     lines |= new
     return b"".join(lines[key] + b"\n" for key in sorted(lines))
 
 
-FORMATS: Final[Mapping[str, Merge]] = {"parquet": merged_parquet, "jsonl": merged_lines}
+FORMATS: Final[Mapping[str, Format]] = {
+    "parquet": Format(_parquet_row, _merged_parquet),
+    "jsonl": Format(_line, _merged_lines),
+}
 
 
-def _table(rows: Sequence[Mapping[str, Json]], schema: Any) -> Any:
-    columns = zip(schema.names, schema.types, strict=True)  # a field's own name takes 1 µs a look
+def _table(rows: Sequence[Row], schema: Any) -> Any:
+    columns = zip(*(row.content for row in rows), strict=True)
     return pa.table(
-        [_column([row[name] for row in rows], kind) for name, kind in columns], schema=schema
+        [_column(values, kind) for values, kind in zip(columns, schema.types, strict=True)],
+        schema=schema,
     )
 
 
@@ -127,78 +162,69 @@ def _column(values: Sequence[Json], kind: Any) -> Any:
     return pa.array(values, kind)
 
 
-def _row(message: Message) -> dict[str, Json]:
-    event = message.event
-    if isinstance(event, CaseEvent):
-        return _place(message) | _case(event)
-    return _place(message) | _form(event)
-
-
-def _place(message: Message) -> dict[str, Json]:
-    headers = dict(message.headers)
-    captured, time, origin = (
-        headers.get("casewire-captured-id"),
-        headers.get("ce_time"),
-        headers.get("casewire-origin"),
+def _place(message: Message) -> tuple[int, int, int, str, str | None, str | None, str | None]:
+    """Return the columns of all events, in the order of `_PLACE`."""
+    told: dict[str, str] = {}
+    for name, value in message.headers:
+        if name in _TOLD:
+            told[name] = value.decode(errors="replace")
+            if len(told) == len(_TOLD):  # what is behind need not be read
+                break
+    return (
+        message.offset,
+        message.partition,
+        message.timestamp,
+        told.get("ce_id", ""),
+        told.get("casewire-captured-id"),
+        told.get("ce_time"),
+        told.get("casewire-origin"),
     )
-    return {
-        "offset": message.offset,
-        "partition": message.partition,
-        "appended_at": message.timestamp,
-        "event_id": headers.get("ce_id", b"").decode(errors="replace"),
-        "captured_id": captured and captured.decode(errors="replace"),
-        "captured_at": time and time.decode(errors="replace"),
-        "origin": origin and origin.decode(errors="replace"),
-    }
 
 
-def _case(event: CaseEvent) -> dict[str, Json]:
+def _case(event: CaseEvent) -> tuple[Json, ...]:
+    """Return the columns of a case, in the order of `_CASE`."""
     properties = event.properties
-    return {
-        "case_id": event.case_id,
-        "case_type": event.case_type,
-        "case_name": _text(properties.get("case_name")),
-        "owner_id": _text(properties.get("owner_id")),
-        "external_id": _text(properties.get("external_id")),
-        "user_id": event.user_id,
-        "closed": event.closed,
-        "gone": event.gone,
-        "date_modified": event.date_modified,
-        "server_date_modified": event.server_date_modified,
-        "date_closed": event.date_closed,
-        "xform_ids": event.xform_ids,
-        "properties": _json(properties),
-        "indices": _json(event.indices),
-        "attachments": _json(event.attachments),
-        "other": _json(event.extra or None),
-    }
+    return (
+        event.case_id,
+        event.case_type,
+        _text(properties.get("case_name")),
+        _text(properties.get("owner_id")),
+        _text(properties.get("external_id")),
+        event.user_id,
+        event.closed,
+        event.gone,
+        event.date_modified,
+        event.server_date_modified,
+        event.date_closed,
+        event.xform_ids,
+        _json(properties),
+        _json(event.indices),
+        _json(event.attachments),
+        _json(event.extra or None),
+    )
 
 
-def _form(event: FormEvent) -> dict[str, Json]:
+def _form(event: FormEvent) -> tuple[Json, ...]:
+    """Return the columns of a form, in the order of `_FORM`."""
     metadata = event.metadata or {}
-    own = {"form", "metadata", "attachments", "domain", "id", *_FORM}
-    other = {
-        name: value
-        for name in event.names()
-        if name not in own and (value := getattr(event, name)) is not None
-    }
-    return {
-        "form_id": event.id,
-        "xmlns": event.xmlns,
-        "name": _text(event.form.get("@name")),
-        "app_id": event.app_id,
-        "build_id": event.build_id,
-        "user_id": _text(metadata.get("userID")),
-        "username": _text(metadata.get("username")),
-        "archived": event.archived,
-        "received_on": event.received_on,
-        "server_modified_on": event.server_modified_on,
-        "edited_on": event.edited_on,
-        "form": _json(event.form),
-        "metadata": _json(event.metadata),
-        "attachments": _json(event.attachments),
-        "other": _json({**other, **event.extra} or None),
-    }
+    other = {name: value for name in _OTHER if (value := getattr(event, name)) is not None}
+    return (
+        event.id,
+        event.xmlns,
+        _text(event.form.get("@name")),
+        event.app_id,
+        event.build_id,
+        _text(metadata.get("userID")),
+        _text(metadata.get("username")),
+        event.archived,
+        event.received_on,
+        event.server_modified_on,
+        event.edited_on,
+        _json(event.form),
+        _json(event.metadata),
+        _json(event.attachments),
+        _json({**other, **event.extra} or None),
+    )
 
 
 def _text(value: Json) -> str | None:
@@ -206,4 +232,5 @@ def _text(value: Json) -> str | None:
 
 
 def _json(value: Json) -> str | None:
+    """Return a value's JSON. As text: orjson's own bytes keep a kilobyte each of the heap."""
     return None if value is None else orjson.dumps(value).decode()
