@@ -1,6 +1,7 @@
 """A Docker engine for the tests alone, and images on it, from Debian's packages: none is pulled."""
 
 import contextlib
+import fcntl
 import shutil
 import subprocess
 import time
@@ -83,7 +84,18 @@ def _await_answer(engine: Engine, daemon: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _as_the_network_was() -> Iterator[None]:
-    """Take away the bridge and the rules that an engine makes and leaves, if it is the only one."""
+    """Take away the bridge and the rules that an engine makes and leaves, if it is the only one.
+
+    Waits for the engine of another run: two would spoil each other's rules.
+    """
+    with Path("/run/casewire-test-engine").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _bridge_taken_away():
+            yield
+
+
+@contextlib.contextmanager
+def _bridge_taken_away() -> Iterator[None]:
     alone = not Path("/sys/class/net/docker0").exists()
     rules = output(("iptables-save",)) if alone else ""
     try:

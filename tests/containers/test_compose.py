@@ -1,5 +1,6 @@
 """docker/compose.yaml on a real engine: a project comes in by TLS and ends in PostgreSQL."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from casewire.truth import Truth
 from tests.containers.engine import Engine
 from tests.containers.stack import DOMAIN, Stack, await_right_rows, running_stack, wait_until
 
@@ -88,6 +90,30 @@ def test_prometheus_has_every_target_up_and_the_rules(stack: Stack) -> None:
     assert len(told(f"{place}/alertmanagers")["activeAlertmanagers"]) == 1
     rules = [rule for group in told(f"{place}/rules")["groups"] for rule in group["rules"]]
     assert [rule["name"] for rule in rules if rule.get("lastError")] == []
+
+
+def test_states_are_told_whichever_worker_runs(stack: Stack) -> None:
+    sent = (
+        f"echo {stack.password} | casewire simulate --user commcare-hq --password-file /dev/stdin"
+        f" --to http://localhost:8080/api/v1/in/{DOMAIN} --cases 5 --changes 10 --seed 5"
+        " --truth /tmp/truth.json > /dev/null && cat /tmp/truth.json"
+    )
+    truth = Truth.from_json(stack.compose("exec", "-T", "ingress-1", "sh", "-c", sent).encode())
+    case_id = next(case_id for case_id, case in truth.cases.items() if not case.deleted)
+    ask = ("exec", "-T", "console", "casewire", "case", case_id, "--domain", DOMAIN)
+
+    def answered() -> bool:
+        with contextlib.suppress(RuntimeError):
+            return case_id in stack.compose(*ask)
+        return False
+
+    for service in ("streams-1", "streams-2"):
+        stack.engine.docker("stop", stack.container(service), seconds=60)
+        wait_until(answered, 120)
+        with pytest.raises(RuntimeError, match=f"no role answers at {service}:9400"):
+            stack.compose("exec", "-T", "ingress-1", "casewire", "doctor")
+        stack.engine.docker("start", stack.container(service))
+        stack.await_healthy()
 
 
 def test_docker_stop_ends_each_process_in_order(stack: Stack) -> None:

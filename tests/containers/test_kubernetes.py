@@ -32,11 +32,15 @@ WORKLOADS = ("Deployment", "StatefulSet", "Job")
 Object = Mapping[str, Any]
 
 
-@pytest.fixture(scope="module")
-def objects() -> Sequence[Object]:
-    command = [str(TOOLS / "bin" / "kustomize"), "build", str(MANIFESTS)]
+def rendered(folder: Path) -> Sequence[Object]:
+    command = [str(TOOLS / "bin" / "kustomize"), "build", str(folder)]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
     return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def objects() -> Sequence[Object]:
+    return rendered(MANIFESTS)
 
 
 def named(objects: Sequence[Object], kind: str) -> Mapping[str, Object]:
@@ -97,6 +101,11 @@ def closed(schema: Any) -> Any:
     return inner
 
 
+def test_without_the_operators_the_rest_is_the_same(objects: Sequence[Object]) -> None:
+    ours = [each for each in objects if each["kind"] not in CUSTOM]
+    assert sorted(rendered(MANIFESTS / "base"), key=str) == sorted(ours, key=str)
+
+
 def test_every_pod_is_hardened(objects: Sequence[Object]) -> None:
     for name, template in pods(objects).items():
         pod = template["spec"]
@@ -145,6 +154,10 @@ def test_the_configuration_is_right(objects: Sequence[Object], tmp_path: Path) -
     streams = {"CASEWIRE_STREAMS_BIND": "10.1.2.3:8082"}
     config = load_config(tmp_path / "casewire.toml", {**env, **streams})
     assert set(pods(objects)) >= {f"sink-{name}" for name in config.sinks}
+    service, _, port = config.machine.processes[0].partition(":")
+    assert [each["port"] for each in named(objects, "Service")[service]["spec"]["ports"]] == [
+        int(port)
+    ]
     scaled = [each["spec"] for each in named(objects, "ScaledObject").values()]
     assert {each["maxReplicaCount"] for each in scaled} == {config.kafka.partitions}
     topics = {each["triggers"][0]["metadata"]["topic"] for each in scaled}
