@@ -122,14 +122,15 @@ def _verdict(story: Story) -> Sequence[str]:
     return ["  every state is what the simulation says it must be, and nothing is lost"]
 
 
-def where_to_look(config: Config) -> str:
-    """Return the addresses, and three commands to try."""
+def where_to_look(config: Config, console: str) -> str:
+    """Return the addresses, and three commands to try; `console` is its address, and who may."""
     command = command_line(config, sys.argv[0])
     return "\n".join(
         [
             "where to look",
             f"  address for CommCare HQ  {address(config)} (behind a public https address)",
             f"  database                 {config.data_dir / 'sqlite' / f'{DOMAIN}.db'}",
+            f"  console                  {console}",
             "try",
             f"  {command} tail case-state --since-beginning -n 1",
             f"  {command} tail dead-letters --since-beginning -n 1",

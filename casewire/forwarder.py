@@ -77,7 +77,8 @@ class Result:
     def __str__(self) -> str:
         said = "no answer" if self.answer.status is None else f"HTTP {self.answer.status}"
         head = f"{self.request.subject} ({self.request.kind}): {self.outcome}, {said}"
-        return f"{head} after {self.sends} sends: {self.answer.text.strip()}"
+        sends = "1 send" if self.sends == 1 else f"{self.sends} sends"
+        return f"{head} after {sends}: {self.answer.text.strip()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ async def _up(launch: Launch, config: Config, *, demo: bool) -> None:
         click.echo(welcome(config))
         if demo:
             click.echo(told(await run_demo(config, DEMO, click.echo)))
-            click.echo(where_to_look(config))
+            click.echo(where_to_look(config, console_place(config)))
 
     await keep_running(await plan(launch, config, around), then)
 
@@ -177,7 +177,7 @@ def welcome(config: Config) -> str:
             for each in running(config.run_dir)
             if each.state_api
         ),
-        f"  console    http://{config.machine.console_bind}{who_logs_in(config)}",
+        f"  console    {console_place(config)}",
         f"  alerts     {told_to(config.alerts)}",
         f"  Kafka      {config.cluster.bootstrap_servers}",
         f"  logs       {config.run_dir}",
@@ -185,10 +185,10 @@ def welcome(config: Config) -> str:
     return "\n".join(lines)
 
 
-def who_logs_in(config: Config) -> str:
-    """Return how to log in to the console, if not by a user's password."""
+def console_place(config: Config) -> str:
+    """Return where the console is, and how to log in, if not by a user's password."""
     file = config.console_token_file
-    return "" if file is None else f", token in {file}"
+    return f"http://{config.machine.console_bind}" + (f", token in {file}" if file else "")
 
 
 def told_to(alerts: AlertSettings) -> str:

@@ -193,7 +193,9 @@ def test_the_demo_tells_what_happened_and_whether_it_is_right(tmp_path: Path) ->
     wrong = told(replace(story(lost=["x"]), undelivered=1, differences=["case c: missing"]))
     assert wrong.count("WRONG") == 3
     assert "first: case c: missing" in wrong
-    assert "/api/v1/in/demo" in where_to_look(load_config(None, environment(tmp_path)))
+    told_where = where_to_look(load_config(None, environment(tmp_path)), "http://console")
+    assert "/api/v1/in/demo" in told_where
+    assert "http://console" in told_where
 
 
 def test_the_commands_to_try_find_this_very_system(tmp_path: Path) -> None:

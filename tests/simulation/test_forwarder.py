@@ -296,7 +296,7 @@ async def test_send_exits_with_1_if_a_file_was_refused(
     async with serving(handle) as to:
         command = ["send", str(SAMPLES / "user.json"), "--to", to]
         assert await asyncio.to_thread(run, command, {}) == exit_status
-    assert f"HTTP {status} after 1 sends: said so" in capsys.readouterr().out
+    assert f"HTTP {status} after 1 send: said so" in capsys.readouterr().out
 
 
 async def test_simulate_sends_a_project_and_writes_its_truth(
