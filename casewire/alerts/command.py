@@ -67,13 +67,14 @@ def run(launch: Launch) -> None:
 @click.pass_obj
 def list_alerts(launch: Launch, *, everything: bool, as_json: bool) -> None:
     """List what is open: how often it failed since when (UTC), and what people were told."""
-    found = asyncio.run(read_troubles(launch.config().cluster))
+    config = launch.config()
+    found = asyncio.run(read_troubles(config.cluster))
     shown = [each for each in found if each.open or everything]
     if as_json:
         click.echo(orjson.dumps([orjson.loads(each.to_json()) for each in shown]))
         return
     for each in sorted(shown, key=lambda trouble: (not trouble.open, trouble.group)):
-        click.echo(told_line(each))
+        click.echo(told_line(each, somebody=config.alerts.tells_somebody))
     if not shown:
         click.echo("nothing is open")
 
@@ -117,11 +118,18 @@ def span_of(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def told_line(trouble: Trouble) -> str:
-    """Return what to print of a trouble: its group on one line, for copying, the rest below."""
+def told_line(trouble: Trouble, *, somebody: bool) -> str:
+    """Return what to print of a trouble: its group on one line, for copying, the rest below.
+
+    `somebody`: whether anybody is configured to be told.
+    """
     since, last, muted = map(_minute, (trouble.since, trouble.last, trouble.muted_until))
     what = "open" if trouble.open else "recovered"
-    told = f"{trouble.told} was told at {_minute(trouble.told_at)}" if trouble.told else "not told"
+    told = "not told"
+    if not somebody:
+        told = "nobody is told: see [alerts]"
+    elif trouble.told:
+        told = f"{trouble.told} was told at {_minute(trouble.told_at)}"
     quiet = f", muted until {muted}" if trouble.muted_until else ""
     failures = f"{trouble.count} failures" if trouble.count > 1 else "1 failure"
     return f"{trouble.group}\n  {what}, {failures} from {since} to {last}; {told}{quiet}"

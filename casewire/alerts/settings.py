@@ -34,6 +34,11 @@ class AlertSettings(Table, frozen=True, kw_only=True):
     interval_minutes: Positive = 15
     silence_hours: NotNegative = 6
 
+    @property
+    def tells_somebody(self) -> bool:
+        """Whether there is a way to people, once secrets are read."""
+        return bool(self.mail_to or self.urls)
+
     def problems(self) -> Iterator[str]:
         """Yield what is wrong between keys that are each right: `key: what; remedy`."""
         for key in ("mail_from", "smtp_host"):

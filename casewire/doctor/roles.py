@@ -72,7 +72,7 @@ def expected_roles(config: Config) -> Mapping[str, str]:
         "streams": "streams",
         **{f"sink-{name}": f"sink {name}" for name in config.sinks},
     }
-    if config.alerts.mail_to or config.alerts.urls:
+    if config.alerts.tells_somebody:
         expected["alerts"] = "alerts run"
     if config.own_broker or config.console.knows_users:
         expected["console"] = "console"

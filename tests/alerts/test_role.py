@@ -137,7 +137,12 @@ async def test_a_failure_is_mailed_once_and_the_next_process_goes_on_from_there(
         ("other/state/invalid_field/cases", "opened"),
     ]
     await asyncio.to_thread(run, ["alerts", "list"], env)
-    assert GROUP in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert GROUP in listed
+    assert "opened was told at" in listed
+    nobody = {name: text for name, text in env.items() if "ALERTS" not in name}
+    await asyncio.to_thread(run, ["alerts", "list"], nobody)
+    assert "nobody is told: see [alerts]" in capsys.readouterr().out
 
 
 async def test_what_a_channel_did_not_take_is_sent_when_it_is_back(
