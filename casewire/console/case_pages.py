@@ -217,14 +217,16 @@ async def _replay(request: Request, form: Form, choice: Choice, back: str) -> Re
         raise HTTPException(HTTPStatus.NOT_FOUND, no_such_sink(config.sinks, sink))
     if action not in ("replay", "dry-run"):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "say what to do")
+    one = choice.case or choice.form
+    of = f"{choice.domain}/{one}" if one else choice.domain
     into = f" into {sink}" if sink else ""
     about = {key: value for key, value in asdict(choice).items() if value}
     if action == "dry-run":
         return await begin(
-            request, f"Dry run of a replay{into}", back, _dry_run(config, choice, sink)
+            request, f"Dry run of a replay of {of}{into}", back, _dry_run(config, choice, sink)
         )
     await note(request, "replay", **about, **({"sink": sink} if sink else {}))
-    return await begin(request, f"Replay{into}", back, _replaying(config, choice, sink))
+    return await begin(request, f"Replay of {of}{into}", back, _replaying(config, choice, sink))
 
 
 def _dry_run(config: Config, choice: Choice, sink: str) -> Job:

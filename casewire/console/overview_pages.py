@@ -1,6 +1,7 @@
 """What goes on, sinks, alerts, and how to connect a project space."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from casewire.alerts.messages import advice, headline, is_of_letters
 from casewire.alerts.troubles import Trouble
 from casewire.alerts.writing import mute_group, read_troubles
+from casewire.circuits import waiting_sinks
 from casewire.connecting import (
     CONNECTION_PLACE,
     FORWARDERS,
@@ -25,6 +27,7 @@ from casewire.console.backend import backend_of, note, page, seen
 from casewire.console.figures import Step, steps
 from casewire.console.gate import ordered
 from casewire.console.metrics import Action
+from casewire.console.processes import processes
 from casewire.console.wording import letters_link
 from casewire.failures import OpenAlert
 from casewire.sink_config import no_such_sink
@@ -63,7 +66,11 @@ class SinkRow:
 
 
 async def overview(request: Request) -> Response:
-    looked = await backend_of(request).figures.look()
+    backend = backend_of(request)
+    run_dir = backend.config.run_dir
+    looked, waiting, here = await asyncio.gather(
+        backend.figures.look(), waiting_sinks(run_dir), processes(run_dir)
+    )
     flows = {flow.name: flow for flow in looked.flows}
     return page(
         request,
@@ -71,6 +78,11 @@ async def overview(request: Request) -> Response:
         looked=looked,
         captured=flows["captured"],
         steps=steps(looked.readers),
+        targets={
+            f"sink-{name}": target_trouble(looked.alerts, waiting, name)
+            for name in backend.config.sinks
+        },
+        processes=here,
         dead=sum(cause.count for cause in looked.causes),
     )
 
@@ -91,6 +103,7 @@ async def sink(request: Request) -> Response:
 async def _sink_rows(request: Request) -> Sequence[SinkRow]:
     backend = backend_of(request)
     looked = await backend.figures.look()
+    waiting = await waiting_sinks(backend.config.run_dir)
     last = await backend.figures.last_written()
     found = steps(looked.readers)
     return [
@@ -101,17 +114,23 @@ async def _sink_rows(request: Request) -> Sequence[SinkRow]:
             place=settings.place(backend.config.data_dir),
             step=found[f"sink-{name}"],
             dead=sum(each.count for each in looked.causes if each.stage == f"sink:{name}"),
-            target=target_trouble(looked.alerts, name),
+            target=target_trouble(looked.alerts, waiting, name),
             last=last.get(name, ""),
         )
         for name, settings in backend.config.sinks.items()
     ]
 
 
-def target_trouble(alerts: Sequence[OpenAlert], name: str) -> str:
-    """Return what is known to be wrong with a sink's target; empty if nothing is."""
+def target_trouble(alerts: Sequence[OpenAlert], waiting: AbstractSet[str], name: str) -> str:
+    """Return what is known to be wrong with a sink's target; empty if nothing is.
+
+    `waiting` are the sinks of this machine whose target is down.
+    """
     causes = {alert.cause for alert in alerts if alert.stage == f"sink:{name}"}
-    return next((said for cause, said in _TARGET_CAUSES.items() if cause in causes), "")
+    found = [said for cause, said in _TARGET_CAUSES.items() if cause in causes]
+    if name in waiting:
+        found.append(_TARGET_CAUSES["target_unavailable"])
+    return next(iter(found), "")
 
 
 async def alerts(request: Request) -> Response:
@@ -128,6 +147,7 @@ async def alerts(request: Request) -> Response:
         headline=headline,
         advice=advice,
         next_page=next_page,
+        tells_somebody=backend_of(request).config.alerts.tells_somebody,
         said=request.query_params.get("said", ""),
     )
 

@@ -60,6 +60,10 @@ def test_a_sinks_target_is_told_as_its_open_alert_tells_it(cause: TargetCause) -
     opened = OpenAlert(
         report.group, report.stage, report.cause, "opened", "", "", 1, report.text, ""
     )
-    assert target_trouble([opened], "warehouse")
-    assert not target_trouble([opened], "other")
-    assert not target_trouble([], "warehouse")
+    assert target_trouble([opened], set(), "warehouse")
+    assert not target_trouble([opened], {"warehouse"}, "other")
+    assert not target_trouble([], set(), "warehouse")
+
+
+def test_a_sinks_target_is_told_to_be_down_before_an_alert_is() -> None:
+    assert "does not answer" in target_trouble([], {"warehouse"}, "warehouse")

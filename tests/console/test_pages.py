@@ -61,7 +61,7 @@ async def test_a_letter_is_repaired_and_replayed_without_javascript(looking: Loo
     await expect(page.get_by_text("Synthetic One")).to_have_count(0)
     await looking.press("Show the record")
     await expect(page.get_by_label("Body", exact=True).first).to_contain_text("Synthetic One")
-    await page.get_by_text("Repair it before").click()
+    await page.get_by_text("Repair it first").click()
     await page.get_by_label("JSON Patch").fill('{"op": "replace"}')
     await looking.press("Replay")
     await expect(page.get_by_role("alert")).to_contain_text("is no JSON Patch")
@@ -92,7 +92,7 @@ async def test_a_whole_body_and_a_discard_close_letters(looking: Looker) -> None
     first = await forward(system, "close", b"{1")
     await forward(system, "close", b"{2")
     await looking.open(f"/dead-letters/letters/{first}/decode/0")
-    await page.get_by_text("Repair it before").click()
+    await page.get_by_text("Repair it first").click()
     await page.get_by_label("Or a whole body instead").fill(case("whole", domain="close").decode())
     await looking.press("Replay")
     await expect(page.get_by_text("Sent to be processed again: 1.")).to_be_visible()
@@ -119,7 +119,7 @@ async def test_letters_of_a_cause_are_replayed_together(looking: Looker) -> None
     await looking.open(
         "/dead-letters/group?domain=many&stage=decode&cause=invalid_field&path=server_date_modified"
     )
-    await page.get_by_text("Repair them before").click()
+    await page.get_by_text("Repair them first").click()
     await page.get_by_label("JSON Patch for each body").fill(
         '[{"op": "replace", "path": "/server_date_modified", "value": "2026-01-01T00:00:00Z"}]'
     )
@@ -195,6 +195,8 @@ async def test_a_case_and_a_project_space_are_written_again(looking: Looker) -> 
     await expect(deliveries.get_by_role("cell", name="written")).to_have_count(1)
     await page.get_by_label("Where to").select_option("files")
     await looking.press("Dry run")
+    title = page.get_by_role("heading", level=1)
+    await expect(title).to_have_text("Dry run of a replay of again/c1 into files")
     await expect(page.get_by_text("1 would change nothing: the same is there.")).to_be_visible()
     await page.get_by_role("link", name="Back").click()
     await page.get_by_label("Where to").select_option("files")
@@ -228,6 +230,8 @@ async def test_an_alert_is_muted_and_unmuted(looking: Looker) -> None:
     asked = [line["action"] for line in looking.audited() if line.get("group") == group]
     assert asked == ["mute", "unmute"]
     card = page.get_by_role("listitem").filter(has_text=group)
+    await expect(card).to_contain_text("mute: cases fail at decode: malformed_json")
+    await expect(card).to_contain_text("nobody is: see [alerts]")
     await card.get_by_role("link", name="See the dead letters").click()
     only = "Only project space mute, stage decode, cause malformed_json."
     await expect(page.get_by_text(only)).to_be_visible()
@@ -253,6 +257,9 @@ async def test_figures_are_fetched_again_by_themselves_unless_paused(looking: Lo
     await forward_case(looking.system, "fresh", "c1")
     await expect(kept).not_to_have_text(before or "")
     assert await page.evaluate("window.same"), "the page was not loaded anew"
+    processes = page.get_by_role("region", name="Table of processes")
+    for role in ("ingress", "streams", "sink-files", "alerts", "console"):
+        await expect(processes.get_by_role("row", name=role)).to_contain_text("ready")
     await looking.press("Pause updates")
     await expect(page.get_by_role("button", name="Resume updates")).to_be_visible()
 
