@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from sinks.base import Outcome
 from sinks.layout import Group, State
 from sinks.rows import Row
@@ -12,9 +14,11 @@ from sinks.rows import Row
 OnDelete: TypeAlias = Literal["delete", "mark"]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a target holds of a case or form. `group` tells whose table has its row."""
+class Held(msgspec.Struct, frozen=True):
+    """What a target holds of a case or form. `group` tells whose table has its row.
+
+    A struct, as values are: one is made for each event.
+    """
 
     group: str
     version: int
@@ -44,6 +48,8 @@ class Decision:
 
 def decided(rows: Sequence[Row], held: Mapping[str, Held], on_delete: OnDelete) -> Decision:
     """Decide on the rows of one part (`parts`); `held` is by id and lacks what is new.
+
+    It may lack, too, what is known to be older, and of the same group, and there before and after.
 
     A row is written if its version is at least the held one. What is gone keeps its guard, so that
     a late old version does not revive it, and the group that its row is under.

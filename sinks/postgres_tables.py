@@ -6,14 +6,14 @@ one order first, and all that is decided afterwards is decided under these locks
 are added before, in a transaction of their own: added after a write, they deadlock. It runs alone:
 a form that is written by what was known before a repeat was found would be half in the wrong table.
 
-Rows travel as one JSON array a column: level with COPY at 2,000 rows a table, faster than that at
-33, and with no temporary table, so that a pooler in transaction mode will do. As objects, their
-keys came with each row: twice the work for us, and some more for PostgreSQL.
+Rows travel as one array a column: level with COPY at 2,000 rows a table, faster than that at 33,
+and with no temporary table, so that a pooler in transaction mode will do.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -51,6 +51,8 @@ _TYPES: Final[Mapping[Kind, str]] = {
     "number": "bigint",
     "json": "jsonb",
 }
+
+_OFTEN_ALIKE: Final = frozenset({"flag", "number", "time"})
 
 _FORMAT: Final = re.compile(r"format (\d+)")
 _LOCK_TIMEOUT: Final = "10s"
@@ -231,13 +233,12 @@ async def applied(
     """Write a domain's cases or its forms, sorted by id, within the caller's transaction."""
     domain, family = rows[0].domain, rows[0].family
     await _begin(connection, domain, "pg_advisory_xact_lock_shared")
-    # Only under the lock: nobody adds columns from now on.
-    names = await _run(connection, f"SELECT count(*) FROM {_table(domain, NAMES_TABLE)}")  # noqa: S608
-    held = await _locked(connection, rows)
-    if catalog is None or await names.fetchone() != (len(catalog.names),):
+    names, taken = await _guarded(connection, rows)
+    if catalog is None or names != len(catalog.names):
         catalog = Catalog.of(await _names(connection, domain))
         if any(map(catalog.lacks, rows)):
             raise TransientError("the tables have changed meanwhile: what is missing will be added")
+    held = await _held(connection, domain, family, [r.id for r in rows if r.id not in taken])
     decision = decided(rows, held, on_delete)
     changed = {each: guard for each, guard in decision.guards.items() if each in held}
     await _write_guards(connection, domain, family, changed)
@@ -248,9 +249,9 @@ async def applied(
         await _lock_tables(connection, domain, tables.values())
     left: dict[str, Mapping[str, Cell]] = {}
     for group, table in tables.items():
-        removed, replaced = decision.removed.get(group, ()), decision.replaced.get(group, ())
+        removed, upserts = decision.removed.get(group, ()), decision.upserts.get(group, ())
         left |= await _removed(connection, domain, family, table, removed)
-        await _empty_repeats(connection, domain, table, [*removed, *replaced])
+        await _empty_repeats(connection, domain, table, [*removed, *(each.id for each in upserts)])
         await _mark(connection, domain, table, decision.marked.get(group, ()))
     for group, table in tables.items():
         for path, lines in lines_of(decision.upserts.get(group, ()), table, left).items():
@@ -266,27 +267,46 @@ async def _lock_tables(connection: Connection, domain: str, tables: Iterable[Tab
     await _run(connection, f"LOCK TABLE {listed} IN ROW EXCLUSIVE MODE")
 
 
-async def _locked(connection: Connection, rows: Sequence[Row]) -> Mapping[str, Held]:
-    """Make the guards of what is new, and lock those of the rest; return what these hold."""
+async def _guarded(connection: Connection, rows: Sequence[Row]) -> tuple[int, Collection[str]]:
+    """Lock the guards of all rows; write those of which it is plain what they have to be.
+
+    That is so of what is new, and of newer versions that neither come nor go nor change their
+    group. Returns the ids of these, and how many names there are: now that the domain's lock is
+    held, nobody adds any.
+    """
     domain, family = rows[0].domain, rows[0].family
+    layout = family.guard_layout
     guards = {row.id: Held(row.group, row.version, row.deleted) for row in rows}
-    layout, arrays = family.guard_layout, _arrays(_guard_cells(domain, family, guards))
-    made = await _run(
-        connection,
-        f"INSERT INTO {_table(domain, family.guard)} ({', '.join(layout.own)}) "  # noqa: S608
-        f"SELECT {_given(layout.own, arrays)} FROM {_source(arrays)} "
-        f"ON CONFLICT ({', '.join(layout.key)}) DO NOTHING RETURNING {family.id}",
-        *arrays.values(),
-    )
-    new = {each for (each,) in await made.fetchall()}
+    selected, arguments = _selected(domain, layout.own, _guard_cells(family, guards))
     found = await _run(
         connection,
-        "SELECT held.* FROM json_array_elements_text($2::json) AS known, LATERAL "  # noqa: S608
+        f"WITH taken AS (INSERT INTO {_table(domain, family.guard)} AS held "  # noqa: S608
+        f"({', '.join(layout.own)}) SELECT {selected} "
+        f"ON CONFLICT ({', '.join(layout.key)}) DO UPDATE "
+        "SET version = excluded.version WHERE held.version <= excluded.version "
+        f"AND held.{family.group} = excluded.{family.group} "
+        f"AND NOT (held.deleted OR excluded.deleted) RETURNING {family.id}) "
+        f"SELECT (SELECT count(*) FROM {_table(domain, NAMES_TABLE)}), "
+        f"(SELECT json_agg({family.id})::text FROM taken)",
+        *arguments,
+    )
+    names, taken = await found.fetchone() or (0, None)
+    return names, frozenset(orjson.loads(taken or "[]"))
+
+
+async def _held(
+    connection: Connection, domain: str, family: Family, ids: Sequence[str]
+) -> Mapping[str, Held]:
+    """Return what guards hold that are locked already."""
+    if not ids:
+        return {}
+    found = await _run(
+        connection,
+        "SELECT held.* FROM unnest($2::text[]) AS known, LATERAL "  # noqa: S608
         f"(SELECT {family.id}, {family.group}, version, deleted FROM "
-        f"{_table(domain, family.guard)} WHERE domain = $1 AND {family.id} = known "
-        "FOR UPDATE) AS held",
+        f"{_table(domain, family.guard)} WHERE domain = $1 AND {family.id} = known) AS held",
         domain,
-        _text([each for each in guards if each not in new]),
+        ids,
     )
     return {each: Held(*rest) for each, *rest in await found.fetchall()}
 
@@ -296,25 +316,22 @@ async def _write_guards(
 ) -> None:
     if not guards:
         return
-    layout, arrays = family.guard_layout, _arrays(_guard_cells(domain, family, guards))
+    layout = family.guard_layout
+    selected, arguments = _selected(domain, layout.own, _guard_cells(family, guards))
     changes = ", ".join(
         f"{column} = excluded.{column}" for column in layout.own if column not in layout.key
     )
     await _run(
         connection,
-        f"INSERT INTO {_table(domain, family.guard)} ({', '.join(layout.own)}) "  # noqa: S608
-        f"SELECT {_given(layout.own, arrays)} FROM {_source(arrays)} "
-        f"ON CONFLICT ({', '.join(layout.key)}) DO UPDATE SET {changes}",
-        *arrays.values(),
+        f"INSERT INTO {_table(domain, family.guard)} ({', '.join(layout.own)}) "
+        f"SELECT {selected} ON CONFLICT ({', '.join(layout.key)}) DO UPDATE SET {changes}",
+        *arguments,
     )
 
 
-def _guard_cells(
-    domain: str, family: Family, guards: Mapping[str, Held]
-) -> Mapping[str, Sequence[Cell]]:
+def _guard_cells(family: Family, guards: Mapping[str, Held]) -> Mapping[str, Sequence[Cell]]:
     held = guards.values()
     return {
-        "domain": [domain] * len(guards),
         family.id: list(guards),
         family.group: [each.group for each in held],
         "version": [each.version for each in held],
@@ -357,48 +374,61 @@ async def _mark(connection: Connection, domain: str, table: Table, ids: Sequence
 
 async def _upsert(connection: Connection, domain: str, table: Table, lines: Sequence[Line]) -> None:
     """Write lines that keep the same columns, in halves if a statement would be too large."""
-    arrays = _arrays(by_column(lines, table.layout.own, table.columns))
-    if len(lines) > 1 and sum(map(len, arrays.values())) > _STATEMENT_BYTES:
+    columns = table.all_columns
+    found = by_column(lines, table.layout.own, table.columns)
+    selected, arguments = _selected(domain, columns, found)
+    if len(lines) > 1 and sum(map(len, arguments)) > _STATEMENT_BYTES:
         middle = len(lines) // 2
         await _upsert(connection, domain, table, lines[:middle])
         await _upsert(connection, domain, table, lines[middle:])
         return
-    columns = table.all_columns
     await _run(
         connection,
-        f"INSERT INTO {_table(domain, table.name)} ({', '.join(map(quoted, columns))}) "  # noqa: S608
-        f"SELECT {_given(columns, arrays)} FROM {_source(arrays)} "
-        f"{upsert_tail(table, lines[0].kept)}",
-        *arrays.values(),
+        f"INSERT INTO {_table(domain, table.name)} ({', '.join(map(quoted, columns))}) "
+        f"SELECT {selected} {upsert_tail(table, lines[0].kept)}",
+        *arguments,
     )
 
 
-def _given(columns: Mapping[str, Kind], arrays: Mapping[str, str]) -> str:
-    """Return what to select for each column: all are listed, so what no row has becomes null."""
-    return ", ".join(
-        _typed(column, kind) if column in arrays else f"NULL::{_TYPES[kind]}"
-        for column, kind in columns.items()
-    )
+def _selected(
+    domain: str, columns: Mapping[str, Kind], found: Mapping[str, Sequence[Cell]]
+) -> tuple[str, Sequence[str]]:
+    """Return what to select for each column, as SQL, and the arguments of that.
+
+    The first column is that of the domain. All columns are listed, so what no row has becomes null.
+    Arrays in a list of what is selected come to rows element by element; flags, numbers and times
+    that all rows have alike are sent once.
+    """
+    texts, arguments = ["$1::text"], [domain]
+    for column, kind in islice(columns.items(), 1, None):
+        cells = found.get(column, ())
+        if not cells:
+            texts.append(f"NULL::{_TYPES[kind]}")
+        elif kind in _OFTEN_ALIKE and cells.count(cells[0]) == len(cells):
+            arguments.append(str(cells[0]))
+            texts.append(f"${len(arguments)}::{_TYPES[kind]}")
+        else:
+            arguments.append(_array(cells, kind))
+            texts.append(f"unnest(${len(arguments)}::{_TYPES[kind]}[])")
+    return ", ".join(texts), arguments
 
 
-def _typed(column: str, kind: Kind) -> str:
-    return f"new.{quoted(column)}" + ("" if kind == "text" else f"::{_TYPES[kind]}")
+def _array(cells: Sequence[Cell], kind: Kind) -> str:
+    """Return cells as PostgreSQL reads an array (postgresql.org/docs/current/arrays.html).
+
+    That is JSON with other brackets, but for control characters in a text: JSON has letters for
+    them, of which an array's backslash would leave the letters.
+    """
+    text = orjson.dumps(cells).decode()
+    if kind != "json" and "\\" in text:
+        return f"{{{','.join(map(_quoted_cell, cells))}}}"
+    return f"{{{text[1:-1]}}}"
 
 
-def _source(arrays: Mapping[str, str]) -> str:
-    """Return the rows `new` that the arrays make, one of texts for each parameter from $1 on."""
-    parts = ", ".join(
-        f"json_array_elements_text(${number}::json)" for number in range(1, len(arrays) + 1)
-    )
-    return f"ROWS FROM ({parts}) AS new ({', '.join(map(quoted, arrays))})"
-
-
-def _arrays(columns: Mapping[str, Sequence[Cell]]) -> Mapping[str, str]:
-    return {column: _text(each) for column, each in columns.items()}
-
-
-def _text(values: Sequence[Cell]) -> str:
-    return orjson.dumps(values).decode()
+def _quoted_cell(cell: Cell) -> str:
+    if cell is None:
+        return "null"
+    return '"' + str(cell).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 async def _names(connection: Connection, domain: str) -> Sequence[Name]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from schemas.case import CaseState
 from schemas.errors import RejectedRowsError, Rejection, TargetError, TransientError
@@ -175,6 +176,27 @@ async def test_text_that_only_looks_like_nul_is_taken(rig: PostgresRig, domain: 
         await sink.write([case_state(domain, properties={"note": "\\u0000", "list": ["\0"]})])
     properties = rig.rows(domain)["c1"].properties
     assert (properties["note"], properties["list"]) == ("\\u0000", '["\\u0000"]')
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+AWKWARD = st.sampled_from(
+    ['"', "\\", "\\n", "\n", "null", "NULL", "", " ", "{}", "a,b", "\x1f", "\x7f"]
+)
+
+
+@given(values=st.lists(st.none() | AWKWARD | TEXTS, min_size=1, max_size=6))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_any_text_is_held_as_it_was_sent(
+    rig: PostgresRig, domain: str, values: list[str | None]
+) -> None:
+    sent = {f"c{number}": {"note": value} for number, value in enumerate(values)}
+    states = [case_state(domain, each, properties=note) for each, note in sent.items()]
+    async with opened(rig.sink()) as sink:
+        await sink.write(states)
+    rows = rig.rows(domain)
+    assert [rows[each].properties.get("note") for each in sent] == values
 
 
 async def test_rows_that_the_server_refuses_are_found_and_nothing_is_written(
@@ -354,7 +376,7 @@ async def test_a_version_is_compared_with_what_others_leave(rig: PostgresRig, do
             other.execute(f"SET search_path TO {quoted(domain)}".encode())
             other.execute("SELECT 1 FROM cases FOR UPDATE")
             writing = asyncio.create_task(sink.write([case_state(domain, version=5)]))
-            await until_waiting(rig.url, "SELECT held.")
+            await until_waiting(rig.url, "WITH taken AS")
             other.execute("UPDATE cases SET version = 9")
             other.commit()
         assert await writing == ["stale"]
