@@ -1,6 +1,7 @@
 """The Faust apps: `casewire streams` and `casewire sink NAME`. The way in."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -55,6 +56,8 @@ SINK_FETCH_BYTES = 64 * 1024
 SEND_BYTES = 1_000_000
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 STOP_SECONDS = 20
+#: For what could not stop in order.
+REST_SECONDS = 3
 #: After that a worker ends by force: before the 30 s after which supervisors kill it.
 END_SECONDS = 25
 #: Made since the last collection, and not gone by themselves, when the garbage collector looks.
@@ -203,12 +206,24 @@ async def stop_app(app: faust.App) -> None:
         await asyncio.wait_for(app.stop(), STOP_SECONDS)
     except TimeoutError:
         _log.warning("the worker did not stop in time", seconds=STOP_SECONDS)
+        await _stop_the_rest(app)
     except Exception as error:
+        await _stop_the_rest(app)
         if crash is None:
             raise
         _log.warning("what crashed did not stop in order either", **named(error))
     if crash is not None:
         raise crash
+
+
+async def _stop_the_rest(app: faust.App) -> None:
+    """Stop the parts of a worker whose own stop has ended before it came to them.
+
+    A thread of theirs that goes on keeps the event loop from being closed.
+    """
+    app.conf.stream_wait_empty = False
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(app._stop_children(), REST_SECONDS)  # noqa: SLF001
 
 
 def stuck(app: faust.App) -> str | None:

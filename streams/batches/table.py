@@ -68,7 +68,12 @@ class BatchTable(faust.Table):  # type: ignore[type-arg]
         return -1 if mark is None else mark.offset
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Store what recovery, or a standby, has read."""
+        """Store what recovery, or a standby, has read.
+
+        A worker that crashes by it is given it once more when it stops.
+        """
+        if self.app.crash_reason is not None:
+            return
         try:
             for event in batch:
                 self.shelves.apply(event.value.partition, event.value.records)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import faust
 import msgspec
 import orjson
@@ -425,6 +427,26 @@ async def test_what_crashed_a_worker_is_told_though_it_cannot_stop_either(
     await app.crash(FencedError("another worker owns it"))
     with pytest.raises(FencedError, match="another worker owns it"):
         await stop_app(app)
+
+
+async def test_a_worker_that_cannot_stop_in_order_leaves_no_thread_behind(
+    settings: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event loop could not be closed: the process, or a run of the tests, would hang."""
+    app = create_streams_app(settings, SETTINGS, tmp_path)
+    before = set(threading.enumerate())
+    await app.start()
+    assert set(threading.enumerate()) - before  # Kafka's client has one of its own
+
+    async def on_stop() -> None:
+        raise RuntimeError("this fails before any part is stopped")
+
+    monkeypatch.setattr(app, "on_stop", on_stop)
+    with pytest.raises(RuntimeError, match="before any part"):
+        await stop_app(app)
+    for thread in set(threading.enumerate()) - before:
+        await anyio.to_thread.run_sync(partial(thread.join, timeout=10))
+        assert not thread.is_alive()
 
 
 async def test_a_topic_that_the_broker_does_not_know_is_never_left_out(
