@@ -44,7 +44,8 @@ OPEN_FILES: Final = 200
 #: No state has this key: theirs begin with a project space.
 MARK_KEY: Final = b"\0mark"
 DEFAULT: Final = "default"
-#: Of what the databases of tables hold, and how. It is in their column family `default`.
+#: Of what the databases of tables hold, and how. It is in their column family `default`, and grows
+#: with the form of a state too: nobody who reads a value from disk is told which form that has.
 FORMAT: Final = b"1"
 FORMAT_KEY: Final = b"format"
 

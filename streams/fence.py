@@ -20,10 +20,12 @@ from aiokafka.errors import KafkaError
 
 from schemas.envelope import Headers
 from schemas.errors import WorkerError
+from streams.batches.raw import HeaderBlock
 
 VERSION: Final = "casewire-version"
 WRITER: Final = "casewire-writer"
 READ_MS: Final = 500
+_WRITTEN: Final = bytes([2 * len(VERSION)]) + VERSION.encode()
 
 
 class FencedError(WorkerError):
@@ -76,6 +78,8 @@ class Ends:
 
 def version_of(headers: Headers) -> int:
     """Return the version that a record's headers tell, 0 if they tell none."""
+    if isinstance(headers, HeaderBlock) and (first := headers.first(_WRITTEN)):
+        return int(first)
     for name, value in headers:  # a state has it first
         if name == VERSION:
             return int(value)

@@ -29,6 +29,9 @@ from streams.compact import Capture, Outcome, same_content
 from streams.evidence import Received, newest
 from streams.tombstones import Gone
 
+#: Of a fold as it is on its topic: the value of the header `casewire-schema`.
+FORM: Final = "case-fold/1"
+
 DETAILED_FORMS: Final = 20
 #: The most forms that a fold keeps beside a snapshot.
 RECENT_FORMS: Final = 20

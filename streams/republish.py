@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from schemas.case import CaseState
 from schemas.envelope import Headers
 from streams.fence import VERSION
-from streams.fold import CaseFold
+from streams.fold import FORM, CaseFold
 from streams.records import Out, time_of_id
 
 #: Of each kind of state: the field of its id, and that of its version.
@@ -73,7 +73,7 @@ def fold_headers(writer: str) -> Callable[[bytes, bytes], Headers]:
         texts = {
             "ce_type": "casewire.case-fold",
             "ce_subject": case_id,
-            "casewire-schema": "case-fold/1",
+            "casewire-schema": FORM,
             VERSION: str(fold.version),
             "casewire-writer": writer,
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streams.fence import Ends, Gap, version_of
+from streams.formats import require_all_readable
 from streams.stores import VERSION_BYTES, Mark, Size, Store, Stored, Stores, packed, version_in
 
 
@@ -76,11 +77,12 @@ class Shelves:
     def apply(self, number: int, records: Sequence[Any]) -> None:
         """Store what was read from the changelog; a lower version is ignored.
 
-        Raises StoreError.
+        Raises StoreError, and NewerFormError before anything is stored.
         """
         held = self._shelves.get(number)
         if held is None:
             return  # it has another owner now
+        require_all_readable(records)
         changes: dict[bytes, bytes | None] = {}
         for record in records:
             key, version = record.key, version_of(record.headers)

@@ -24,7 +24,7 @@ from streams.compact import (
     latest_form,
     latest_saved,
 )
-from streams.fold import CaseFold, fold_change, unseen_forms, with_rival, without_rivals
+from streams.fold import FORM, CaseFold, fold_change, unseen_forms, with_rival, without_rivals
 from streams.records import Out, Record, captured_id, followed, header
 from streams.shortcut import successor
 from streams.sizes import fitting
@@ -241,7 +241,7 @@ def _fold_out(
         version, value = fold.version, fold.to_json()
     else:
         version, value = (before.version + 1 if before is not None else 0), None
-    headers = _headers(record, "casewire.case-fold", "case-fold/1", target, version)
+    headers = _headers(record, "casewire.case-fold", FORM, target, version)
     return fitting(Out(record.key or b"", value, headers), "case-folds")
 
 

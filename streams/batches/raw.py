@@ -69,7 +69,20 @@ class HeaderBlock(Sequence[tuple[str, bytes]]):
         """
         wanted = bytes([2 * len(name)]) + name.encode()
         place = self.body.find(wanted)
-        return None if place < 0 else _bytes(self.body, place + len(wanted))[0]
+        try:
+            return None if place < 0 else _bytes(self.body, place + len(wanted))[0]
+        except IndexError:  # it was the end of a value
+            return None
+
+    def first(self, written: bytes) -> bytes | None:
+        """Return the value of the first header if its name is this, and both are short.
+
+        `written` is the name behind its length (twice that), as it is written.
+        """
+        body, place = self.body, len(written)
+        if not body.startswith(written) or body[place] >= _CONTINUED:
+            return None
+        return body[place + 1 : place + 1 + (body[place] >> 1)]
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         body, place = self.body, 0

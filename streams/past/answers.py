@@ -11,11 +11,12 @@ from schemas.case import CaseState
 from schemas.errors import QueryError
 from schemas.partitioner import partition_of
 from schemas.times import from_microseconds, now, to_microseconds
+from streams.formats import NewerFormError, require_readable
 from streams.past.index import Entry, entries_of
 from streams.past.indexes import Indexes, captured_time
 from streams.past.reads import Partition, RecordReader, Span
 from streams.past.story import Event, Judges, Kind, Step, first_certain, in_order, steps
-from streams.records import time_of_id
+from streams.records import Record, time_of_id
 
 #: How long a question waits for an index that is nearly up to date.
 _PATIENCE_SECONDS: Final = 0.5
@@ -162,12 +163,20 @@ class Past:
         if len(records) != len(wanted):
             raise QueryError(503, "records are being deleted just now; ask again")
         for record in records:
+            _require_readable(record)
             place = Partition(record.topic, record.partition)
             if captured_time(record) != wanted[place, record.offset].time:
                 self._indexes.damaged(partition)
                 raise QueryError(503, _MADE_ANEW)
         kinds = dict(zip((place.topic for place in places), _KINDS, strict=True))
         return in_order(Event.of(each, kinds[each.topic]) for each in records if each.key == key)
+
+
+def _require_readable(record: Record) -> None:
+    try:
+        require_readable(record)
+    except NewerFormError as error:
+        raise QueryError(503, str(error)) from error
 
 
 def _captured(held: bytes | None) -> int:

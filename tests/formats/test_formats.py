@@ -3,7 +3,9 @@
 import shutil
 import sqlite3
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +13,7 @@ from uuid import uuid4
 import orjson
 import psycopg
 import pytest
+from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -19,19 +22,27 @@ from ingress.spool import Spool
 from ingress.spool_format import HEADER, Stored
 from ingress.spool_metrics import SpoolMetrics
 from schemas.envelope import EventIds
-from schemas.errors import TargetError, UnavailableError
+from schemas.errors import QueryError, TargetError, UnavailableError
 from schemas.publish import PUBLISHED
+from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
 from sinks.postgres import PostgresSink
 from sinks.sqlite import SqliteSink
+from streams.batches.raw import HeaderBlock
 from streams.delivery import message_of
-from streams.disk import FORMAT_KEY, RocksStores, WorkerDisk
-from streams.fold import CaseFold
+from streams.disk import FORMAT, FORMAT_KEY, RocksStores, WorkerDisk
+from streams.fold import FORM, CaseFold
 from streams.formats import NewerFormError, require_readable
-from streams.past.index import Index
+from streams.past.answers import Past
+from streams.past.index import Entry, Index
+from streams.past.indexes import Indexes, Layout
+from streams.past.reads import Partition, RecordReader
+from streams.past.story import Judges
 from streams.records import header
+from streams.settings import StreamsSettings
+from streams.shelves import Shelves
 from streams.state import case_judge
-from streams.stores import VERSION_BYTES
+from streams.stores import VERSION_BYTES, MemoryStores
 from tests.formats.written import FOLDER, all_captured, messages, records
 from tests.servers import PostgresServer
 from tests.streams.made import Made
@@ -149,6 +160,49 @@ def test_a_newer_form_stops_the_worker_and_what_is_none_of_ours_does_not() -> No
     for schema in (b"case-state/1", b"case-state/x", b"mine/7", b"\xff"):
         require_readable(Made(b"{}", headers=[("casewire-schema", schema)]))
     require_readable(Made(b"{}"))
+
+
+def raw(record: Made) -> Made:
+    """The record as recovery reads it: headers stay bytes."""
+    written = [(name.encode(), value) for name, value in record.headers]
+    assert all(len(text) < 64 for header in written for text in header)
+    body = b"".join(bytes([2 * len(text)]) + text for header in written for text in header)
+    return replace(record, headers=HeaderBlock(len(written), body))
+
+
+@given(st.lists(st.sampled_from([b"case-state/1", b"case-state/2", b"case-fold/2", b"", b"x/3"])))
+def test_recovery_stops_before_it_holds_anything_of_a_newer_form(forms: Sequence[bytes]) -> None:
+    headers = [("casewire-version", b"7"), ("ce_type", b"casewire-schema")]
+    records = [
+        raw(Made(b"{}", headers=[*headers, ("casewire-schema", form)] if form else headers))
+        for form in forms
+    ]
+    shelves = Shelves(MemoryStores())
+    shelves.assign([0], [0])
+    newer = {b"case-state/2", b"case-fold/2"} & set(forms)
+    with pytest.raises(NewerFormError) if newer else nullcontext():
+        for start in range(0, len(records), 3):
+            shelves.apply(0, records[start : start + 3])
+            assert not newer & set(forms[start : start + 3])
+
+
+def test_the_format_of_tables_on_disk_grows_with_the_forms_of_what_is_in_them() -> None:
+    states = {form for form in PUBLISHED if form.partition("/")[0].endswith("-state")}
+    forms = {"case-state/1", "form-state/1", "location-state/1", "user-state/1", "case-fold/1"}
+    assert (FORMAT, states | {FORM}) == (b"1", forms)
+
+
+async def test_a_past_of_a_newer_form_is_not_misread(tmp_path: Path) -> None:
+    class Reader(RecordReader):
+        async def read(self, wanted: Iterable[tuple[Partition, int]]) -> list[Made]:
+            return [Made(b"{}", headers=[("casewire-schema", b"case/2")])]
+
+    kafka = KafkaSettings(bootstrap_servers="", topic_prefix="casewire.", partitions=1)
+    indexes = Indexes(Layout(kafka, tmp_path))
+    past = Past(1, Judges.of(StreamsSettings()), indexes, Reader({}), lambda _key: None)
+    with pytest.raises(QueryError, match="case/2, and this Casewire knows case/1") as raised:
+        await past._events(b"demo/c1", [Entry(0, 0, 0)])
+    assert raised.value.status == 503
 
 
 def test_tables_on_disk_are_built_upon_and_those_of_another_format_made_anew(
