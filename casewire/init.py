@@ -92,6 +92,7 @@ type = "sql"
 # Who may use the web console. Without users: who can read DATA_DIR/console.token.
 [console]
 # users_file = "secrets/console-users"   # casewire console password NAME makes it
+# operators = ["anna"]   # who may see values and act; others may look
 # ingress_url = "https://commcare.example.org"   # for its guide of what to enter in CommCare HQ
 """
 

@@ -62,9 +62,13 @@ def message(troubles: Sequence[Trouble], interval_minutes: int) -> Message:
 
 def headline(trouble: Trouble) -> str:
     """Return one line that says what, where, and whether it is over."""
-    where = f"{trouble.domain}: " if trouble.domain else ""
     prefix = {"updated": "still: ", "recovered": "recovered: "}.get(trouble.told, "")
-    return f"{prefix}{where}{_what(trouble)}"
+    return f"{prefix}{what_is_wrong(trouble)}"
+
+
+def what_is_wrong(trouble: Trouble) -> str:
+    """Return one line that says what and where."""
+    return f"{trouble.domain}: {_what(trouble)}" if trouble.domain else _what(trouble)
 
 
 def _what(trouble: Trouble) -> str:

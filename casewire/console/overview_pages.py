@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from casewire.alerts.messages import advice, headline, is_of_letters
+from casewire.alerts.messages import advice, is_of_letters, what_is_wrong
 from casewire.alerts.troubles import Trouble
 from casewire.alerts.writing import mute_group, read_troubles
 from casewire.circuits import waiting_sinks
@@ -67,9 +67,8 @@ class SinkRow:
 
 async def overview(request: Request) -> Response:
     backend = backend_of(request)
-    run_dir = backend.config.run_dir
     looked, waiting, here = await asyncio.gather(
-        backend.figures.look(), waiting_sinks(run_dir), processes(run_dir)
+        backend.figures.look(), waiting_sinks(backend.config.run_dir), processes(backend.config)
     )
     flows = {flow.name: flow for flow in looked.flows}
     return page(
@@ -144,7 +143,7 @@ async def alerts(request: Request) -> Response:
         over=[each for each in found if not each.open][:50],
         spans=SPANS,
         muted=_muted,
-        headline=headline,
+        what_is_wrong=what_is_wrong,
         advice=advice,
         next_page=next_page,
         tells_somebody=backend_of(request).config.alerts.tells_somebody,

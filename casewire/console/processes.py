@@ -1,29 +1,38 @@
-"""What runs on the console's own machine, and how it does."""
+"""Whether the processes of the installation run and are ready."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from casewire.config import Config
+from casewire.doctor.processes import ask_all, expected_roles
 from casewire.health import running
 from casewire.supervisor import ask_ready
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of a role. `problem` is why it cannot work now, empty if it can."""
+    """A process, or a role without one. `problem` is why it cannot work now, empty if it can."""
 
     role: str
-    pid: int
-    version: str
     problem: str
 
 
-async def processes(run_dir: Path) -> Sequence[Process]:
-    """Ask each process of this machine whether it can work; the broker has nothing to ask."""
-    found = [each for each in running(run_dir) if each.role != "broker"]
+async def processes(config: Config) -> Sequence[Process]:
+    """Ask the processes where the configuration says that they are, else those of this machine.
+
+    On a single machine a role that does not run is told of too.
+    """
+    if config.machine.processes:
+        asked = await ask_all(config.machine.processes)
+        return [Process(each.role, each.problem) for each in asked]
+    found = [each for each in running(config.run_dir) if each.role != "broker"]
     reasons = await asyncio.gather(*(ask_ready(each.address) for each in found))
-    return [
-        Process(each.role, each.pid, each.version, reason or "")
+    told = [
+        Process(each.role, f"not ready: {reason}" if reason else "")
         for each, reason in zip(found, reasons, strict=True)
     ]
+    if config.own_broker:
+        missing = expected_roles(config).keys() - {each.role for each in found}
+        told += [Process(role, "does not run") for role in missing]
+    return sorted(told, key=lambda each: each.role)

@@ -1,15 +1,16 @@
-"""The processes of an installation that is on several machines, asked where they are configured."""
+"""The processes of an installation: which there must be, and what those on other machines say."""
 
 import asyncio
 import re
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 
 from casewire.addresses import Address
+from casewire.config import Config
 from casewire.supervisor import ask_ready
 
 _ROLE: Final = re.compile(r'^casewire_build_info\{role="([^"]*)"', re.MULTILINE)
@@ -22,6 +23,23 @@ class Asked:
 
     role: str
     problem: str = ""
+
+
+def expected_roles(config: Config) -> Mapping[str, str]:
+    """Return the roles that an installation needs, and the arguments that start each.
+
+    The console is one of them if somebody is to log in: by `casewire up`, or as configured.
+    """
+    expected = {
+        "ingress": "ingress",
+        "streams": "streams",
+        **{f"sink-{name}": f"sink {name}" for name in config.sinks},
+    }
+    if config.alerts.tells_somebody:
+        expected["alerts"] = "alerts run"
+    if config.own_broker or config.console.knows_users:
+        expected["console"] = "console"
+    return expected
 
 
 async def ask_all(processes: Sequence[str]) -> Sequence[Asked]:

@@ -1,13 +1,13 @@
 """What can be wrong with the roles: whether they run, answer, and have settled what they passed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import aiohttp
 
 from casewire.addresses import Address, require_free
 from casewire.config import Config
-from casewire.doctor.processes import ask_all, process_problems
+from casewire.doctor.processes import ask_all, expected_roles, process_problems
 from casewire.health import running
 from casewire.settled import Settled, count_settled
 from casewire.sink_config import sources
@@ -60,23 +60,6 @@ async def roles(config: Config) -> Sequence[str]:
                 f"{process.role} (process {process.pid}) is not ready: {reason}; see {log}"
             )
     return problems
-
-
-def expected_roles(config: Config) -> Mapping[str, str]:
-    """Return the roles that an installation needs, and the arguments that start each.
-
-    The console is one of them if somebody is to log in: by `casewire up`, or as configured.
-    """
-    expected = {
-        "ingress": "ingress",
-        "streams": "streams",
-        **{f"sink-{name}": f"sink {name}" for name in config.sinks},
-    }
-    if config.alerts.tells_somebody:
-        expected["alerts"] = "alerts run"
-    if config.own_broker or config.console.knows_users:
-        expected["console"] = "console"
-    return expected
 
 
 async def ingress(config: Config) -> Sequence[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from casewire.alerts.messages import message
+from casewire.alerts.messages import headline, message, what_is_wrong
 from casewire.alerts.reports import Target, of_letter, of_silence, signs
 from casewire.alerts.troubles import Trouble, told
 from schemas.alert import Alert
@@ -38,6 +38,12 @@ def refused() -> tuple[DeadLetter, Made]:
 
 def opened(report: Alert) -> Trouble:
     return told(Trouble.of(report), "opened", AT, ["mail"])
+
+
+def test_a_trouble_that_is_open_again_is_not_called_recovered_by_what_is_wrong() -> None:
+    over = told(opened(of_letter(*refused(), AT, GUARDED)), "recovered", AT, [])
+    assert headline(over) == f"recovered: {what_is_wrong(over)}"
+    assert what_is_wrong(over).startswith("demo: ")
 
 
 def test_the_words_of_a_target_are_told_only_where_they_are_declared_safe() -> None:

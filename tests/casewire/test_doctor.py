@@ -23,7 +23,8 @@ from casewire.doctor.machine import (
     secrets,
     unit_problems,
 )
-from casewire.doctor.roles import addresses, expected_roles, ingress, ingress_problems, roles
+from casewire.doctor.processes import expected_roles
+from casewire.doctor.roles import addresses, ingress, ingress_problems, roles
 from casewire.doctor.versions import (
     broker_problems,
     lock_problems,
