@@ -14,8 +14,7 @@ fi
 kcat -C -q -e -o beginning -b "$1" -t "${3:-casewire.case-state}" -f '%k\x1f%h\x1f%s\n' |
   awk -F '\037' -v key="$2" '
     $1 != key { next }
-    $3 == "" { newest = 0; state = ""; next } # the case has been gone for 30 days
-    {
+    { # a case that has been gone for 30 days is null: an empty third field
       sub(/^casewire-version=/, "", $2)
       version = $2 + 0
       if (version >= newest) { newest = version; state = $3 }

@@ -11,15 +11,15 @@ import sys
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-States = dict[bytes, tuple[int, bytes]]
+States = dict[bytes, tuple[int, bytes | None]]
 
 
 # recipe
 def keep(states: States, record: ConsumerRecord) -> None:
-    """Put the record in its place in `states`: version and value of the latest, by key."""
-    if record.value is None:  # the case has been gone for 30 days
-        states.pop(record.key, None)
-        return
+    """Put the record in its place in `states`: version and value of the latest, by key.
+
+    A null has a version as every state has: the case has been gone for 30 days.
+    """
     version = int(dict(record.headers)["casewire-version"])
     held, _ = states.get(record.key, (0, b""))
     if version >= held:
@@ -44,9 +44,9 @@ async def latest_states(servers: str, topic: str) -> States:
 
 async def main(servers: str, key: str, topic: str = "casewire.case-state") -> None:
     states = await latest_states(servers, topic)
-    if key.encode() not in states:
+    _, value = states.get(key.encode(), (0, None))
+    if value is None:
         sys.exit(f"there is no state of {key}; keys are written project/case id")
-    _, value = states[key.encode()]
     sys.stdout.buffer.write(value + b"\n")
 
 

@@ -26,6 +26,8 @@ from tests.streams.test_worker import (
 )
 
 KEY: Final = "demo/c1"
+#: A case whose last state is null.
+GONE: Final = "demo/c3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ async def cluster(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) 
     newest = [record for record in states if record.key == KEY.encode()][-1]
     # What a worker does that was frozen, and woken after another had taken its place.
     await send(settings, "case-state", [Made(first.value, first.key, first.headers)])
+    await send(settings, "case-state", [Made(None, first.key, first.headers)])
+    last = [record for record in states if record.key == GONE.encode()][-1]
+    (name, version), *others_of_it = last.headers
+    null = Made(None, last.key, [(name, b"%d" % (int(version) + 1)), *others_of_it])
+    await send(settings, "case-state", [null, Made(last.value, last.key, last.headers)])
     return Cluster(settings, newest.value or b"")
 
 

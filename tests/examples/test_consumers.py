@@ -10,7 +10,7 @@ import anyio
 import orjson
 import pytest
 
-from tests.examples.conftest import KEY, Cluster
+from tests.examples.conftest import GONE, KEY, Cluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -63,11 +63,14 @@ async def test_java_prints_the_newest_state(cluster: Cluster, tmp_path: Path) ->
     assert (code, out.replace(b"\x1b[0m", b"")) == (0, cluster.newest + b"\n"), said
 
 
+@pytest.mark.parametrize("key", ["demo/nobody", GONE])
 @pytest.mark.parametrize("name", SCRIPTS)
-async def test_a_case_that_is_not_there_is_told(cluster: Cluster, name: str) -> None:
-    code, out, said = await run([*script(name), *arguments(cluster, "demo/nobody")])
+async def test_a_case_that_is_not_there_or_not_any_more_is_told(
+    cluster: Cluster, name: str, key: str
+) -> None:
+    code, out, said = await run([*script(name), *arguments(cluster, key)])
     assert (code, out) == (1, b"")
-    assert "there is no state of demo/nobody" in said
+    assert f"there is no state of {key}" in said
 
 
 async def test_dead_letters_are_printed_with_the_body_as_it_was(cluster: Cluster) -> None:

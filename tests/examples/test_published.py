@@ -158,6 +158,6 @@ def check(message: Message, record: ConsumerRecord) -> None:
     }
     assert ours <= family
     assert list(validator(message.name, "headers").iter_errors(sent)) == []
-    if message.schema:
+    if message.schema and not (record.value is None and message.topic.endswith("-state")):
         value = orjson.loads(record.value or b"null")
         assert list(validator(message.name, "payload").iter_errors(value)) == []

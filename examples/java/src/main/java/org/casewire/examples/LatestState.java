@@ -20,16 +20,13 @@ import org.apache.kafka.common.serialization.StringDeserializer;
  * It reads the topic to its present end; a subscriber that stays goes on reading.
  */
 public final class LatestState {
+    /** The value is null of a case that has been gone for 30 days. */
     private record State(long version, String value) {}
 
     private final Map<String, State> states = new HashMap<>();
 
     /** Puts a record in its place: of each key, the state with the greatest version stays. */
     private void keep(ConsumerRecord<String, String> record) {
-        if (record.value() == null) { // the case has been gone for 30 days
-            states.remove(record.key());
-            return;
-        }
         Header version = record.headers().lastHeader("casewire-version");
         long number = Long.parseLong(new String(version.value(), StandardCharsets.UTF_8));
         State held = states.get(record.key());
@@ -63,7 +60,7 @@ public final class LatestState {
             latest.read(consumer, topic);
         }
         State state = latest.states.get(arguments[1]);
-        if (state == null) {
+        if (state == null || state.value() == null) {
             System.err.println("there is no state of " + arguments[1]);
             System.exit(1);
         }
