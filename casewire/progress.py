@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from casewire.reading import consuming
 from casewire.topics import admin, partition_numbers
@@ -22,6 +28,11 @@ STAGES: Final = (
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.5
 _MOST_TRIES: Final = 20
+_PASSING: Final = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
 
@@ -57,9 +68,31 @@ async def _await_group(
 
 
 async def committed_offsets(client: Any, group: str) -> Offsets:
-    """Return a group's committed offset of each partition that it has committed one of."""
-    found = await _with_coordinator(lambda: client.list_consumer_group_offsets(group))
-    return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
+    """Return a group's committed offset of each partition that it has committed one of.
+
+    aiokafka's own `list_consumer_group_offsets` passes over the error of the whole answer: a group
+    whose coordinator is just loading it would seem to have committed nothing. Raises KafkaError.
+    """
+
+    async def ask() -> Offsets:
+        coordinator = await client.find_coordinator(group)
+        request = OffsetFetchRequest(group, None)
+        answer = await client._send_request(request, coordinator)  # noqa: SLF001
+        found = {}
+        _require_none(answer.error_code)
+        for topic, partitions in answer.topics:
+            for number, offset, _, code in partitions:
+                _require_none(code)
+                found[topic, number] = offset
+        return found
+
+    offsets: Offsets = await _with_coordinator(ask)
+    return offsets
+
+
+def _require_none(code: int) -> None:
+    if code:
+        raise for_code(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +105,24 @@ class Member:
 
 async def members_of(client: Any, group: str) -> Sequence[Member]:
     """Return the processes in a group. Raises UnavailableError if nobody can say now."""
-    (reply,) = await _with_coordinator(lambda: client.describe_consumer_groups([group]))
-    ((code, _, _, _, _, members, *_),) = reply.groups
+
+    async def ask() -> Any:
+        (reply,) = await client.describe_consumer_groups([group])
+        (found,) = reply.groups
+        if issubclass(for_code(found[0]), _PASSING):
+            raise for_code(found[0])
+        return found
+
+    code, _, _, _, _, members, *_ = await _with_coordinator(ask)
     if code:
         raise UnavailableError(f"the broker does not tell who is in {group} (error {code})")
     return [Member(client_id, host.lstrip("/")) for _, client_id, host, *_ in members]
 
 
 async def _with_coordinator(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask again while a broker that is new to groups makes the topic that it keeps them on."""
+    """Ask again while a broker makes the topic that it keeps groups on, or reads it."""
     for _ in range(_MOST_TRIES):
-        with contextlib.suppress(GroupCoordinatorNotAvailableError):
+        with contextlib.suppress(*_PASSING):
             return await ask()
         await asyncio.sleep(_POLL_SECONDS)
     return await ask()
