@@ -27,7 +27,7 @@ from casewire.console.backend import backend_of, note, page, seen
 from casewire.console.figures import Step, steps
 from casewire.console.gate import ordered
 from casewire.console.metrics import Action
-from casewire.console.processes import processes
+from casewire.console.processes import Process, processes
 from casewire.console.wording import letters_link
 from casewire.failures import OpenAlert
 from casewire.sink_config import no_such_sink
@@ -71,19 +71,27 @@ async def overview(request: Request) -> Response:
         backend.figures.look(), waiting_sinks(backend.config.run_dir), processes(backend.config)
     )
     flows = {flow.name: flow for flow in looked.flows}
+    targets = {
+        f"sink-{name}": target_trouble(looked.alerts, waiting, name)
+        for name in backend.config.sinks
+    }
     return page(
         request,
         "overview.html",
         looked=looked,
         captured=flows["captured"],
         steps=steps(looked.readers),
-        targets={
-            f"sink-{name}": target_trouble(looked.alerts, waiting, name)
-            for name in backend.config.sinks
-        },
+        troubles=_troubles(here, targets),
         processes=here,
         dead=sum(cause.count for cause in looked.causes),
     )
+
+
+def _troubles(here: Sequence[Process], targets: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what is wrong with each role, empty if nothing is; of a role's processes with one."""
+    found = {each.role: each.problem for each in here}
+    found |= {each.role: each.problem for each in here if each.problem}
+    return found | {role: trouble for role, trouble in targets.items() if trouble}
 
 
 async def sinks(request: Request) -> Response:

@@ -257,6 +257,7 @@ async def test_figures_are_fetched_again_by_themselves_unless_paused(looking: Lo
     await forward_case(looking.system, "fresh", "c1")
     await expect(kept).not_to_have_text(before or "")
     assert await page.evaluate("window.same"), "the page was not loaded anew"
+    await expect(page.get_by_text("takes requests")).to_be_visible()
     processes = page.get_by_role("region", name="Table of processes")
     for role in ("ingress", "streams", "sink-files", "alerts", "console"):
         await expect(processes.get_by_role("row", name=role)).to_contain_text("ready")
