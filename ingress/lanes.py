@@ -27,7 +27,7 @@ CAPTURED_IN_A_ROW: Final = 512
 
 #: A batch of fewer records than this goes no sooner after the one before it than that.
 ENOUGH_RECORDS: Final = 32
-PACE_SECONDS: Final = 0.003
+PACE_SECONDS: Final = 0.008
 
 _REFUSALS: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
