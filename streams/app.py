@@ -61,7 +61,7 @@ REST_SECONDS = 3
 #: After that a worker ends by force: before the 30 s after which supervisors kill it.
 END_SECONDS = 25
 #: Made since the last collection, and not gone by themselves, when the garbage collector looks.
-COLLECTED_OBJECTS = 20_000
+COLLECTED_OBJECTS = 100_000
 
 
 def create_streams_app(
