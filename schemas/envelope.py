@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Final, Literal, Self, TypeAlias
 from urllib.parse import parse_qs
 
+import msgspec
+
 from schemas.errors import InvalidEventError
 from schemas.times import from_microseconds
 
@@ -100,9 +102,11 @@ class EventIds:
         return number
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A forwarded request as it was captured. `headers` are all headers of its record."""
+class Captured(msgspec.Struct, frozen=True):
+    """A forwarded request as it was captured. `headers` are all headers of its record.
+
+    A struct, as values are (schemas/values.py): one is made for each event.
+    """
 
     id: str
     time: str

@@ -10,6 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+import msgspec
 from msgspec.structs import asdict, replace
 
 from schemas.case import CaseEvent, CaseState
@@ -23,8 +24,7 @@ S = TypeVar("S", CaseState, FormState, UserState, LocationState)
 SavedState = TypeVar("SavedState", UserState, LocationState)
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(msgspec.Struct, frozen=True):
     """Which captured event is judged: its id (UUIDv7, decides what came later) and its time."""
 
     id: str

@@ -1,8 +1,9 @@
 """From a captured record to the typed records that follow from it. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from schemas.case_change import CaseChange, case_changes
 from schemas.claim import CLAIM, Claim
@@ -16,8 +17,7 @@ STAGE: Final = "decode"
 CASE_CHANGES: Final = Destination("case-changes", "org.commcare.case.changed", "case-change/1")
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True):
     """A typed record and the (short) name of its topic; `changes` are those of a form's blocks."""
 
     topic: str

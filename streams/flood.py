@@ -146,7 +146,10 @@ def captured_kind(record: Record) -> str:
 
 def forwarder_kind(headers: Headers) -> str:
     """Return which kind of HQ's forwarders sent a request: cases, forms, or another one."""
-    return next((_KINDS[name] for name, _ in headers if name in _KINDS), OTHER)
+    for name, _ in headers:
+        if name in _KINDS:
+            return _KINDS[name]
+    return OTHER
 
 
 OTHER: Final = "other events"

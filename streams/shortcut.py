@@ -5,7 +5,6 @@ the same, byte for byte (tests/streams/test_shortcut.py), in a third of the time
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -13,8 +12,7 @@ import msgspec
 from streams.compact import Capture, knows_more
 
 
-@dataclass(frozen=True, slots=True)
-class Successor:
+class Successor(msgspec.Struct, frozen=True):
     """The state that follows from a snapshot; `value` is its JSON."""
 
     case_id: str

@@ -1,11 +1,11 @@
 """From an event and the state that is held, to the state to publish. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.case import CaseEvent, CaseState
 from schemas.case_change import CaseChange
@@ -37,8 +37,7 @@ Doubt: TypeAlias = Literal["", "order", "forms"]
 """Why a state is doubtful: the order of two snapshots, or a form that none of them knows yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """How an event ended, the state to publish, and the fold to keep; None where there is none.
 
     A fold whose value is None is one to be deleted.
@@ -67,8 +66,7 @@ class CaseJudge(Protocol):
     def __call__(self, record: Record, held: bytes | None, fold: bytes | None = None) -> Judged: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """What a state is of: its kind and id; and which of the captured event's events made it."""
 
     kind: str
@@ -104,7 +102,7 @@ def case_judge(*, writer: str, window_microseconds: int) -> CaseJudge:
         state = _told(verdict.state, gone)
         doubt: Doubt = "order" if verdict.doubtful else ""
         if state is not None and not state.doubtful and unseen_forms(state, known):
-            state, doubt = msgspec.structs.replace(state, doubtful=True), "forms"
+            state, doubt = replace(state, doubtful=True), "forms"
         target = _Target("case", event.case_id, writer, doubt=doubt)
         untimed = event.server_date_modified is None
         judged = _judged(record, verdict.outcome, state, target, untimed=untimed)

@@ -27,6 +27,8 @@ from schemas.envelope import Headers
 _MAGIC: Final = 2
 _MAGIC_PLACE: Final = 16
 _CONTINUED: Final = 0x80
+#: A named tuple's own way takes three times as long.
+_new: Final = tuple.__new__
 
 
 class Read(NamedTuple):
@@ -156,7 +158,7 @@ class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc, no-any-unimported]
             count, place = _varint(data, place)
             headers = HeaderBlock(count, data[place:end])
             stamp = first + delta if appended is None else appended
-            yield Read(topic, partition, base + number, stamp, key, value, headers)
+            yield _new(Read, (topic, partition, base + number, stamp, key, value, headers))
             place = end
         if place != len(data):
             raise CorruptRecordException(f"{self._tp} has bytes behind a record batch's records")
@@ -190,7 +192,7 @@ class Records(fetcher.PartitionRecords):  # type: ignore[misc, no-any-unimported
     def _consumer_record(self, tp: Any, record: Any) -> Read:
         offset, timestamp = record.offset, record.timestamp
         found = (tp.topic, tp.partition, offset, timestamp, record.key, record.value)
-        return Read(*found, record.headers)
+        return _new(Read, (*found, record.headers))
 
 
 class RawRecords(Records):

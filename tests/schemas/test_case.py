@@ -1,9 +1,8 @@
 """Cases in JSON and in XML (protocol.md §6.3, §6.4; contract §4 and §5)."""
 
-from dataclasses import replace
-
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from schemas.case import CaseEvent, CaseState
 from schemas.errors import InvalidEventError

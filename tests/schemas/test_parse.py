@@ -2,10 +2,10 @@
 
 import gzip
 import zlib
-from dataclasses import replace
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.body import MAX_BYTES, MAX_JSON_DEPTH
 from schemas.errors import Cause, InvalidEventError
