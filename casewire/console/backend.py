@@ -17,6 +17,7 @@ from casewire.console.audit import Audit
 from casewire.console.figures import Figures
 from casewire.console.gate import CSRF_FIELD, Door, visitor_of
 from casewire.console.metrics import ACTIONS, Action
+from casewire.console.processes import Processes
 from casewire.console.works import Job, Works
 from schemas.errors import ConfigError
 from schemas.settings import KafkaSettings
@@ -64,6 +65,7 @@ class Backend:
     audit: Audit
     works: Works
     figures: Figures
+    processes: Processes
 
     @property
     def kafka(self) -> KafkaSettings:

@@ -16,6 +16,7 @@ from casewire.console.backend import Backend
 from casewire.console.figures import Figures
 from casewire.console.gate import Door
 from casewire.console.people import People
+from casewire.console.processes import Processes
 from casewire.console.users import remove_user, set_password
 from casewire.console.works import Works
 from casewire.data_dir import open_data_dir
@@ -100,6 +101,7 @@ def make_backend(config: Config) -> Backend:
         audit=Audit(config.data_dir / AUDIT_FILE),
         works=Works(),
         figures=Figures(config.cluster, sources(config.sinks)),
+        processes=Processes(config),
     )
 
 

@@ -27,7 +27,7 @@ from casewire.console.backend import backend_of, note, page, seen
 from casewire.console.figures import Step, steps
 from casewire.console.gate import ordered
 from casewire.console.metrics import Action
-from casewire.console.processes import Process, processes
+from casewire.console.processes import Process
 from casewire.console.wording import letters_link
 from casewire.failures import OpenAlert
 from casewire.sink_config import no_such_sink
@@ -68,7 +68,7 @@ class SinkRow:
 async def overview(request: Request) -> Response:
     backend = backend_of(request)
     looked, waiting, here = await asyncio.gather(
-        backend.figures.look(), waiting_sinks(backend.config.run_dir), processes(backend.config)
+        backend.figures.look(), waiting_sinks(backend.config.run_dir), backend.processes.look()
     )
     flows = {flow.name: flow for flow in looked.flows}
     targets = {

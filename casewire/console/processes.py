@@ -1,13 +1,18 @@
 """Whether the processes of the installation run and are ready."""
 
 import asyncio
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from casewire.config import Config
 from casewire.doctor.processes import ask_all, expected_roles
 from casewire.health import running
 from casewire.supervisor import ask_ready
+
+#: Several people look at the same processes.
+_FRESH_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,25 @@ class Process:
     problem: str
 
 
-async def processes(config: Config) -> Sequence[Process]:
+@dataclass(slots=True)
+class Processes:
+    """Asks when it is asked, for all who look at once."""
+
+    config: Config
+    _told: Sequence[Process] = ()
+    _told_at: float | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def look(self) -> Sequence[Process]:
+        """Return what the processes say now, or have said a moment ago."""
+        async with self._lock:
+            if self._told_at is None or time.monotonic() - self._told_at > _FRESH_SECONDS:
+                self._told = await ask_processes(self.config)
+                self._told_at = time.monotonic()
+            return self._told
+
+
+async def ask_processes(config: Config) -> Sequence[Process]:
     """Ask the processes where the configuration says that they are, else those of this machine.
 
     On a single machine a role that does not run is told of too.

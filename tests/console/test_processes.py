@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from casewire.config import load_config
-from casewire.console.processes import Process, processes
+from casewire.console.processes import Process, Processes, ask_processes
 from casewire.health import Health, serving_health
 from tests.servers import free_port
 
@@ -22,7 +22,7 @@ async def test_each_process_of_a_single_machine_is_told_and_those_that_do_not_ru
     async with serving_health(
         Health(lambda: None, lambda: WHY), role="streams", bind=bind, run_dir=config.run_dir
     ):
-        assert await processes(config) == [
+        assert await ask_processes(config) == [
             Process("console", "does not run"),
             Process("ingress", "does not run"),
             Process("sink-sqlite", "does not run"),
@@ -36,6 +36,14 @@ async def test_processes_elsewhere_are_asked_where_they_are_named(tmp_path: Path
     config = load_config(None, env)
     health = Health(lambda: None, lambda: None)
     async with serving_health(health, role="ingress", bind=bind, run_dir=tmp_path / "elsewhere"):
-        ready, missing = await processes(config)
+        ready, missing = await ask_processes(config)
     assert ready == Process("ingress", "")
     assert f"no role answers at {nobody}" in missing.problem
+
+
+async def test_those_who_look_at_once_get_what_was_asked_once(tmp_path: Path) -> None:
+    config = load_config(None, {"CASEWIRE_DATA_DIR": str(tmp_path)})
+    looking = Processes(config)
+    first = await looking.look()
+    assert first is await looking.look()
+    assert Process("streams", "does not run") in first
