@@ -38,6 +38,13 @@ def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), (target, anchor)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_the_pages_name_are_there(page: Path) -> None:
+    for path in re.findall(r"`([\w.-]+/[\w./-]*\w)`", page.read_text(encoding="utf-8")):
+        if path.partition("/")[0] in (*FOLDERS, *CODE, "tests"):
+            assert (ROOT / path).exists(), path
+
+
 def test_every_page_is_found_from_the_readme() -> None:
     results = {*(ROOT / "benchmarks" / "results").iterdir()}
     found = {ROOT / "README.md"}
