@@ -18,6 +18,7 @@ from rich.text import Text
 from casewire.circuits import waiting_sinks
 from casewire.cli import Launch
 from casewire.config import Config
+from casewire.doctor.processes import missing_roles
 from casewire.failures import Cause, OpenAlert
 from casewire.overview import Flow, Overview, Reader, Watch
 from casewire.sink_config import sources
@@ -49,7 +50,7 @@ def top(launch: Launch, /, *, as_json: bool) -> None:
             if as_json:
                 click.echo(orjson.dumps(overview))
             else:
-                console.print(shown(overview, waiting))
+                console.print(shown(overview, waiting, missing_roles(config)))
         else:
             # What they would tell, the screen tells.
             logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -71,20 +72,23 @@ async def _on_screen(config: Config, console: Console) -> None:
             while True:
                 began = time.monotonic()
                 try:
-                    overview = shown(await watch.look(), await waiting_sinks(config.run_dir))
+                    looked, waiting = await watch.look(), await waiting_sinks(config.run_dir)
+                    overview = shown(looked, waiting, missing_roles(config))
                     live.update(overview, refresh=True)
                 except UnavailableError as error:
                     live.update(Group(Text(str(error), "bold red"), overview), refresh=True)
                 await asyncio.sleep(max(0.0, began + _EVERY_SECONDS - time.monotonic()))
 
 
-def shown(overview: Overview, waiting: AbstractSet[str]) -> RenderableType:
+def shown(overview: Overview, waiting: AbstractSet[str], missing: Sequence[str]) -> RenderableType:
     """Return an overview for a terminal of 80 columns or more; the last part may be cut off.
 
-    `waiting` are the sinks of this machine whose target is down.
+    `waiting` are the sinks of this machine whose target is down, `missing` the roles that should
+    run on it and do not.
     """
     return Group(
         Text(f"casewire top  {overview.at[:19].replace('T', ' ')} UTC", "bold"),
+        *([_line(f"does not run: {', '.join(missing)}", "bold red")] if missing else []),
         _blank(),
         _flows(overview.flows),
         _blank(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from casewire.config import Config
-from casewire.doctor.processes import ask_all, expected_roles
+from casewire.doctor.processes import ask_all, missing_roles
 from casewire.health import running
 from casewire.supervisor import ask_ready
 
@@ -55,7 +55,5 @@ async def ask_processes(config: Config) -> Sequence[Process]:
         Process(each.role, f"not ready: {reason}" if reason else "")
         for each, reason in zip(found, reasons, strict=True)
     ]
-    if config.own_broker:
-        missing = expected_roles(config).keys() - {each.role for each in found}
-        told += [Process(role, "does not run") for role in missing]
+    told += [Process(role, "does not run") for role in missing_roles(config)]
     return sorted(told, key=lambda each: each.role)

@@ -11,6 +11,7 @@ import aiohttp
 
 from casewire.addresses import Address
 from casewire.config import Config
+from casewire.health import running
 from casewire.supervisor import ask_ready
 
 _ROLE: Final = re.compile(r'^casewire_build_info\{role="([^"]*)"', re.MULTILINE)
@@ -40,6 +41,13 @@ def expected_roles(config: Config) -> Mapping[str, str]:
     if config.own_broker or config.console.knows_users:
         expected["console"] = "console"
     return expected
+
+
+def missing_roles(config: Config) -> Sequence[str]:
+    """Return the roles that do not run, on a machine where all of them should; else none."""
+    if not config.own_broker or config.machine.processes:
+        return ()
+    return sorted(expected_roles(config).keys() - {each.role for each in running(config.run_dir)})
 
 
 async def ask_all(processes: Sequence[str]) -> Sequence[Asked]:

@@ -19,11 +19,14 @@ import pytest
 from anyio import to_thread
 from rich.console import Console
 
+from casewire.addresses import Address
 from casewire.alerts.desk import Desk
 from casewire.alerts.troubles import Pace
 from casewire.circuits import waiting_sinks
 from casewire.cli import run
-from casewire.health import Health, serving_health
+from casewire.config import load_config
+from casewire.doctor.processes import missing_roles
+from casewire.health import Health, Running, announce, serving_health
 from casewire.overview import Overview, Reader
 from casewire.top import age, rate, shown
 from schemas.alert import Alert, group_of
@@ -115,6 +118,16 @@ async def test_a_terminal_is_drawn_anew_until_ctrl_c(
     assert "Traceback" not in text
 
 
+def test_roles_are_missed_where_all_should_run_and_nowhere_else(tmp_path: Path) -> None:
+    env = {"CASEWIRE_DATA_DIR": str(tmp_path)}
+    alone = load_config(None, env)
+    assert missing_roles(alone) == ["console", "ingress", "sink-sqlite", "streams"]
+    announce(alone.run_dir, Running.of("ingress", os.getpid(), Address("127.0.0.1", 1)))
+    assert "ingress" not in missing_roles(alone)
+    cluster = load_config(None, {**env, "KAFKA_BOOTSTRAP_SERVERS": "kafka.example.org:9092"})
+    assert not missing_roles(cluster)
+
+
 async def test_a_sink_of_this_machine_whose_target_is_down_is_told_before_an_alert_is(
     tmp_path: Path,
 ) -> None:
@@ -129,7 +142,8 @@ async def test_a_sink_of_this_machine_whose_target_is_down_is_told_before_an_ale
     look = Overview(now(), [], [Reader("sink-db", "case-state", 2, 5.0, None)], [], [])
     console = Console(width=COLUMNS)
     with console.capture() as drawn:
-        console.print(shown(look, waiting))
+        console.print(shown(look, waiting, ["ingress", "streams"]))
+    assert "does not run: ingress, streams\n" in drawn.get()
     (line,) = [each for each in drawn.get().splitlines() if each.startswith("sink-db")]
     assert line.split(maxsplit=5)[5].startswith("its target is down")
 
