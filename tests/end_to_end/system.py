@@ -182,7 +182,9 @@ async def create(system: System) -> None:
     """Write the configuration, and create the topics as an operator does."""
     system.folder.mkdir(parents=True, exist_ok=True)
     system.write_config()
-    await anyio.run_process(system.command("topics", "create"), env={**os.environ, **system.env})
+    env = {**os.environ, **system.env}
+    created = await anyio.run_process(system.command("topics", "create"), env=env, check=False)
+    assert created.returncode == 0, created.stderr.decode()
 
 
 @contextlib.asynccontextmanager
