@@ -189,25 +189,18 @@ class Catalog:
 
     def suffices(self, rows: Sequence[Row]) -> bool:
         """Whether rows need no more than there is, and show no new kind of value."""
-        if any(map(self.lacks, rows)):
-            return False
-        return next(_new_typed(rows, self), None) is None
+        return not self.lacks(rows) and next(_new_typed(rows, self), None) is None
 
     def with_names(self, names: Iterable[Name]) -> "Catalog":
         return Catalog.of([*self.names, *names])
 
-    def lacks(self, row: Row) -> bool:
-        """Whether a row needs more than there is. One of what is gone needs nothing."""
-        if row.deleted:
-            return False
-        table = self.tables.get(row.family.group_of(row.group))
-        if table is None or any(("index", each) not in table.others for each in row.indices):
-            return True
-        return any(
-            _lacks(table.at(path), line)
-            for path, lines in row.lines(table.repeats).items()
-            for line in lines
-        )
+    def lacks(self, rows: Iterable[Row]) -> bool:
+        """Whether rows need more than there is. Those of what is gone need nothing."""
+        living: defaultdict[Group, list[Row]] = defaultdict(list)
+        for row in rows:
+            if not row.deleted:
+                living[row.family.group_of(row.group)].append(row)
+        return any(_lacks(self.tables.get(group), some) for group, some in living.items())
 
     def written(self, decision: Decision) -> Mapping[Group, Table]:
         """Return the tables that a decision writes, in the order of their names.
@@ -236,11 +229,21 @@ def growth(rows: Sequence[Row], catalog: Catalog) -> Growth:
     return Growth(catalog.names[before:], moves)
 
 
-def _lacks(table: Table | None, line: Line) -> bool:
+def _lacks(table: Table | None, rows: Sequence[Row]) -> bool:
+    if table is None or any(
+        ("index", each) not in table.others for each in {e for row in rows for e in row.indices}
+    ):
+        return True
+    return any(
+        _lacks_columns(table.at(path), lines) for path, lines in lines_of(rows, table, {}).items()
+    )
+
+
+def _lacks_columns(table: Table | None, lines: Sequence[Line]) -> bool:
     if table is None:
         return True
-    unknown = not line.properties.keys() <= table.columns.keys()
-    return unknown and len(table.columns) < COLUMN_LIMIT
+    named = set[str]().union(*[line.properties for line in lines])
+    return not named <= table.columns.keys() and len(table.columns) < COLUMN_LIMIT
 
 
 def _new_tables(rows: Iterable[Row], catalog: Catalog) -> Sequence[Name]:

@@ -89,6 +89,8 @@ def parts(rows: Sequence[Row]) -> Mapping[tuple[str, State], Sequence[int]]:
     Each part is a transaction; in one order, locks cannot cross.
     """
     places: defaultdict[tuple[str, State], list[int]] = defaultdict(list)
-    for place in sorted(range(len(rows)), key=lambda place: rows[place].id):
-        places[rows[place].domain, rows[place].family.state].append(place)
+    ids = [row.id for row in rows]
+    for place in sorted(range(len(rows)), key=ids.__getitem__):
+        row = rows[place]
+        places[row.domain, row.family.state].append(place)
     return places

@@ -27,7 +27,7 @@ from sinks.catalog import Catalog
 from sinks.guard import OnDelete, parts
 from sinks.layout import FAMILIES, State
 from sinks.postgres_tables import Connection, applied, at_once, grown, held_versions
-from sinks.rows import Row, looks_bad, prepared, rows_of
+from sinks.rows import Row, prepared, rows_of, suspects
 
 Fault: TypeAlias = Literal["transient", "target", "row"]
 
@@ -162,8 +162,8 @@ class PostgresSink:
 
     async def _bad_suspects(self, rows: Sequence[Row]) -> Mapping[int, Rejection]:
         """Return the rows that look bad and are: to try them is cheaper than a batch in vain."""
-        suspects = [place for place, row in enumerate(rows) if looks_bad(row)][:_MOST_SUSPECTS]
-        found = {place: await self._why_refused([rows[place]]) for place in suspects}
+        places = suspects(rows)[:_MOST_SUSPECTS]
+        found = {place: await self._why_refused([rows[place]]) for place in places}
         return {place: why for place, why in found.items() if why is not None}
 
     async def _why_refused(self, rows: Sequence[Row]) -> Rejection | None:

@@ -236,7 +236,7 @@ async def applied(
     names, taken = await _guarded(connection, rows)
     if catalog is None or names != len(catalog.names):
         catalog = Catalog.of(await _names(connection, domain))
-        if any(map(catalog.lacks, rows)):
+        if catalog.lacks(rows):
             raise TransientError("the tables have changed meanwhile: what is missing will be added")
     held = await _held(connection, domain, family, [r.id for r in rows if r.id not in taken])
     decision = decided(rows, held, on_delete)

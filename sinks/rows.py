@@ -230,30 +230,44 @@ def cells(line: Line, columns: Mapping[str, str]) -> Mapping[str, Cell]:
 def by_column(
     lines: Sequence[Line], own: Iterable[str], columns: Mapping[str, str]
 ) -> Mapping[str, Sequence[Cell]]:
-    """Return the cells of lines by column, as `cells` has them; what is null in all is left out."""
-    ours, sent = [line.own for line in lines], [line.properties for line in lines]
-    found: dict[str, Sequence[Cell]] = {
-        column: [each.get(column) for each in ours] for column in own
-    }
-    for source, column in columns.items():
-        found[column] = [each.get(source) for each in sent]
-    if any(not each.keys() <= columns.keys() for each in sent):
+    """Return the cells of lines by column, as `cells` has them; what is null in all is left out.
+
+    Line by line, that is: column by column each line would come anew from beyond the caches.
+    """
+    ours, sent = dict.fromkeys(own), dict.fromkeys(columns)
+    filled_own = zip(*[{**ours, **line.own}.values() for line in lines], strict=True)
+    found: dict[str, Sequence[Cell]] = dict(zip(ours, filled_own, strict=True))
+    every = [{**sent, **line.properties} for line in lines]
+    found.update(zip(columns.values(), zip(*map(dict.values, every), strict=False), strict=False))
+    if any(len(each) > len(sent) for each in every):
         found["cw_overflow"] = [cells(line, columns).get("cw_overflow") for line in lines]
-    return {column: each for column, each in found.items() if each.count(None) < len(each)}
+    return {
+        column: each
+        for column, each in found.items()
+        if each[0] is not None or each.count(None) < len(each)
+    }
 
 
-def looks_bad(row: Row) -> bool:
-    """Whether a target is likely to refuse a row: a time that is none, a key that is too long."""
-    times = map(row.line.own.get, _TIMES[row.family.state])
-    return len(row.id) > _LONG_KEY or not all(each is None or _is_time(each) for each in times)
+def suspects(rows: Sequence[Row]) -> Sequence[int]:
+    """Return the places of rows that a target is likely to refuse.
+
+    That is so of a time that is none, and of a key that is too long.
+    """
+    if not _looks_bad(rows):
+        return ()
+    return [place for place, row in enumerate(rows) if _looks_bad([row])]
 
 
-def _is_time(cell: Cell) -> bool:
+def _looks_bad(rows: Sequence[Row]) -> bool:
     try:
-        datetime.fromisoformat(str(cell))
+        for row in rows:
+            own = row.line.own
+            for name in _TIMES[row.family.state]:
+                if (time := own.get(name)) is not None:
+                    datetime.fromisoformat(str(time))
     except ValueError:
-        return False
-    return True
+        return True
+    return any(len(row.id) > _LONG_KEY for row in rows)
 
 
 def parent_of(indices: Mapping[str, Index]) -> Index | None:

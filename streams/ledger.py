@@ -31,7 +31,7 @@ class Ledger:
             partition=first.partition,
             first_offset=first.offset,
             last_offset=last.offset,
-            counts=Counter(outcome for _, outcome in self._ends),
+            counts=Counter([outcome for _, outcome in self._ends]),
             domains=self._domains(),
         )
         key = f"{self._stage}/{first.partition}".encode()
@@ -42,13 +42,15 @@ class Ledger:
         return out
 
     def _domains(self) -> Mapping[str, Mapping[str, int]]:
+        ends = Counter([((r.key or b"").partition(b"/")[0], outcome) for r, outcome in self._ends])
         domains: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for record, outcome in self._ends:
-            domains[(record.key or b"").partition(b"/")[0].decode(errors="replace")][outcome] += 1
+        for (domain, outcome), count in ends.items():
+            domains[domain.decode(errors="replace")][outcome] += count
         return domains
 
     def _event(self, record: Record, outcome: str) -> Out:
-        event_id = header(record.headers, "ce_id") or ""
+        told = [*record.headers]  # they may be read anew by each who asks
+        event_id = header(told, "ce_id") or ""
         delivery = EventDelivery(
             stage=self._stage,
             topic=record.topic,
@@ -56,13 +58,13 @@ class Ledger:
             offset=record.offset,
             event_id=event_id,
             outcome=outcome,
-            version=version_of(record.headers),
+            version=version_of(told),
         )
         headers = [
             ("ce_specversion", b"1.0"),
             ("ce_type", EVENT_TYPE),
             ("casewire-schema", b"event-delivery/1"),
-            *(item for item in record.headers if item[0] in _KEPT_HEADERS),
+            *(item for item in told if item[0] in _KEPT_HEADERS),
         ]
         return Out(record.key or b"", delivery.to_json(), headers)
 

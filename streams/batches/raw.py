@@ -14,6 +14,7 @@ zigzag varints for numbers, lengths and counts (kafka.apache.org/documentation/#
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
@@ -69,7 +70,7 @@ class HeaderBlock(Sequence[tuple[str, bytes]]):
 
         A value that holds a header as it is written is taken for that header.
         """
-        wanted = bytes([2 * len(name)]) + name.encode()
+        wanted = _written(name)
         place = self.body.find(wanted)
         try:
             return None if place < 0 else _bytes(self.body, place + len(wanted))[0]
@@ -102,6 +103,11 @@ class HeaderBlock(Sequence[tuple[str, bytes]]):
             raise CorruptRecordException("a record's headers are malformed") from error
 
 
+@cache
+def _written(name: str) -> bytes:
+    return bytes([2 * len(name)]) + name.encode()
+
+
 def _varint(data: bytes, place: int) -> tuple[int, int]:
     """Return the number at a place, and the place behind it. Raises IndexError."""
     found = data[place]
@@ -121,6 +127,11 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 def _bytes(data: bytes, place: int) -> tuple[Any, int]:
     """Return the bytes, or the null, behind their length, and the place behind them."""
+    size = data[place]
+    if size < _CONTINUED and not size & 1:  # most are so short
+        place += 1
+        end = place + (size >> 1)
+        return data[place:end], end
     size, place = _varint(data, place)
     if size < 0:
         return None, place
