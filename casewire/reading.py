@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from casewire.topics import partition_numbers
+from kafka_clients.closing import close_consumer
 from kafka_clients.login import client_options
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
@@ -94,7 +95,7 @@ async def consuming(
             consumer.assign(places)
         yield consumer
     finally:
-        await consumer.stop()
+        await close_consumer(consumer)
 
 
 async def in_order(records: AsyncIterator[R], places: Sequence[Place]) -> AsyncIterator[R]:

@@ -76,6 +76,10 @@ async def create_topics(kafka: KafkaSettings) -> Sequence[str]:
         return [kafka.topic(name) for name in missing]
 
 
+class NoBrokerError(UnavailableError):
+    """No broker answers; one may yet."""
+
+
 async def check_topics(kafka: KafkaSettings) -> Sequence[Difference]:
     """Return each difference between the cluster's topics and the table of topics.
 
@@ -175,9 +179,10 @@ async def unanswered(kafka: KafkaSettings, error: Exception) -> UnavailableError
     """Return what to say when the broker does not answer, or does not let us in."""
     if isinstance(error, NOT_ALLOWED):
         return UnavailableError(not_allowed(error, kafka))
-    return UnavailableError(
-        await why_not(kafka)
-        or f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
+    if reason := await why_not(kafka):
+        return UnavailableError(reason)
+    return NoBrokerError(
+        f"no Kafka broker answers at {kafka.bootstrap_servers} ({type(error).__name__}); "
         "start one with casewire up, or set KAFKA_BOOTSTRAP_SERVERS to the address of yours"
     )
 

@@ -18,6 +18,7 @@ from casewire.health import Health, first_free, serving_health
 from casewire.logs import set_up_logs, show_warnings
 from casewire.rebuild import rebuild, rebuildable, states_to_read, told
 from casewire.sink_config import choice_of, no_such_sink, sources
+from casewire.starting import can_start, told_to_stop
 from casewire.state_api import serving_states, told_address
 from casewire.topics import require_topics
 from casewire.tracing import tracing
@@ -80,19 +81,22 @@ def _rights(config: Config, role: str) -> Sequence[Right]:
 
 
 async def _run_streams(config: Config, tracer: Tracer | None) -> None:
-    await require_topics(config.cluster, _rights(config, "streams"))
+    stop = told_to_stop()
+    if not await can_start(config, "streams", _rights(config, "streams"), stop):
+        return
     address, listener = first_free(Address.parse(config.streams.bind), "CASEWIRE_STREAMS_BIND")
     told = told_address(address)
     app = create_streams_app(
         config.cluster, config.streams, config.data_dir, address=told, tracer=tracer
     )
     async with serving_states(app, config, told, listener):
-        await _serve(app, "streams", config, state_api=told)
+        await _serve(app, "streams", config, stop, state_api=told)
 
 
 async def _run_sink(config: Config, name: str, tracer: Tracer | None) -> None:
-    await require_topics(config.cluster, _rights(config, f"sink-{name}"))
-    settings = config.sinks[name]
+    settings, role, stop = config.sinks[name], f"sink-{name}", told_to_stop()
+    if not await can_start(config, role, _rights(config, role), stop):
+        return
     delivery = Delivery(
         name,
         make_sink(name, settings, config.data_dir),
@@ -103,7 +107,7 @@ async def _run_sink(config: Config, name: str, tracer: Tracer | None) -> None:
         delivery, settings, config.cluster, config.streams, config.data_dir, tracer
     )
     try:
-        await _serve(app, f"sink-{name}", config)
+        await _serve(app, role, config, stop)
     finally:
         await delivery.close()
 
@@ -115,7 +119,9 @@ async def _rebuild_sink(config: Config, name: str) -> str:
         return told(name, await rebuild(config, name, settings, progress))
 
 
-async def _serve(app: App, role: str, config: Config, *, state_api: str = "") -> None:
+async def _serve(
+    app: App, role: str, config: Config, stop: asyncio.Event, *, state_api: str = ""
+) -> None:
     started = asyncio.Event()
 
     def live() -> str | None:
@@ -134,4 +140,4 @@ async def _serve(app: App, role: str, config: Config, *, state_api: str = "") ->
         run_dir=config.run_dir,
         state_api=state_api,
     ):
-        await run(app, started.set)
+        await run(app, stop, started.set)

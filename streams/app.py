@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -148,12 +147,10 @@ def create_sink_app(
     return app
 
 
-async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> None:
-    """Run a worker until SIGTERM or SIGINT; raise what crashed it, if something did."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+async def run(
+    app: faust.App, stop: asyncio.Event, started: Callable[[], None] = lambda: None
+) -> None:
+    """Run a worker until `stop` is set; raise what crashed it, if something did."""
     await app.start()
     spare_the_collector()
     started()
@@ -168,7 +165,8 @@ async def run(app: faust.App, started: Callable[[], None] = lambda: None) -> Non
 def _end_at_the_latest(app: faust.App) -> None:
     """End the process even if Faust or Kafka's client cannot: a thread of theirs may be dead.
 
-    Nothing is lost by that, and nobody else ends a worker that has crashed.
+    Nothing is lost by that, and nobody else ends a worker that has crashed. One that was told to
+    stop has done so.
     """
 
     def end() -> None:
@@ -176,7 +174,7 @@ def _end_at_the_latest(app: faust.App) -> None:
         _log.critical(
             "it could not stop in order, and ends by force", **({} if why is None else named(why))
         )
-        os._exit(1)
+        os._exit(0 if why is None else 1)
 
     timer = threading.Timer(END_SECONDS, end)
     timer.daemon = True

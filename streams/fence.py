@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from kafka_clients.closing import close_consumer
 from schemas.envelope import Headers
 from schemas.errors import WorkerError
 from streams.batches.raw import HeaderBlock
@@ -158,7 +159,7 @@ class ChangelogReader:
 
     async def stop(self) -> None:
         if self._started is not None:
-            await self._started.stop()
+            await close_consumer(self._started)
 
     async def _consumer(self) -> Any:
         if self._started is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import uvloop
 
+from casewire.starting import told_to_stop
 from schemas.settings import KafkaSettings
 from sinks.base import Message, Outcome
 from sinks.sql_settings import SqlSettings
@@ -30,7 +31,8 @@ class Nothing:
 async def main(servers: str, prefix: str, name: str, folder: str) -> None:
     kafka = KafkaSettings(bootstrap_servers=servers, topic_prefix=prefix)
     delivery = Delivery(name, Nothing())
-    await run(create_sink_app(delivery, SqlSettings(), kafka, StreamsSettings(), Path(folder)))
+    app = create_sink_app(delivery, SqlSettings(), kafka, StreamsSettings(), Path(folder))
+    await run(app, told_to_stop())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import faust
 import uvloop
 
+from casewire.starting import told_to_stop
 from schemas.settings import KafkaSettings
 from schemas.topics import MEBIBYTE
 from streams.agents import Agent, Wiring, decoder
@@ -83,7 +84,7 @@ async def main(arguments: list[str]) -> None:
             table.keep_in(disk.stores(table.name))
         topic, agent = "cases", bare(table)
     add_agent(app, kafka, (topic,), counted(agent, int(warm), int(total)))
-    await run(app)
+    await run(app, told_to_stop())
 
 
 if __name__ == "__main__":

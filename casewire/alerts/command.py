@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +29,7 @@ from casewire.data_dir import open_data_dir
 from casewire.health import Health, serving_health
 from casewire.logs import set_up_logs
 from casewire.sink_config import sources
-from casewire.topics import require_topics
+from casewire.starting import can_start, told_to_stop
 from kafka_clients.rights import rights
 from schemas.errors import ConfigError, UnavailableError
 from schemas.times import from_datetime
@@ -140,11 +139,9 @@ def _minute(time: str) -> str:
 
 
 async def _run(config: Config) -> None:
-    role = make_role(config)
-    await require_topics(config.cluster, rights(config.cluster, {})["alerts"])
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    role, stop = make_role(config), told_to_stop()
+    if not await can_start(config, "alerts", rights(config.cluster, {})["alerts"], stop):
+        return
 
     def ready() -> str | None:
         return None if role.turn.joined.is_set() else "it is not in its group yet"

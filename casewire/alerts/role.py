@@ -27,6 +27,7 @@ from casewire.alerts.state import Rules, State
 from casewire.alerts.watch import Watch
 from casewire.alerts.writing import READ, producing, send
 from casewire.reading import read_topic
+from kafka_clients.closing import close_consumer
 from kafka_clients.login import CLIENT_ID, client_options
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
@@ -193,4 +194,4 @@ async def _consumer(kafka: KafkaSettings, turn: Turn) -> AsyncIterator[Any]:
     try:
         yield consumer
     finally:
-        await consumer.stop()
+        await close_consumer(consumer)

@@ -1,7 +1,6 @@
 """`casewire console`: the operators' web pages, and who may log in there."""
 
 import asyncio
-import signal
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +23,7 @@ from casewire.files import FILE
 from casewire.health import Health, serving, serving_health
 from casewire.logs import set_up_logs
 from casewire.sink_config import sources
+from casewire.starting import told_to_stop
 from ingress.tokens import make_key_file, read_keys
 from schemas.errors import ConfigError, UnavailableError
 
@@ -128,9 +128,7 @@ async def _run(config: Config) -> None:
             f"the console cannot listen on {bind} ({error.strerror}); "
             "set CASEWIRE_CONSOLE_BIND to another address"
         ) from error
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = told_to_stop()
     async with (
         serving(create_app(backend), listener),
         serving_health(

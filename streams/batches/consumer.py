@@ -13,6 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import CrashingSupervisor
 
+from kafka_clients.closing import close_consumer
 from schemas.step import Step
 from streams.batches.batch import Batch, BatchSchema, Work
 from streams.batches.lag import Delivered, Lag
@@ -61,6 +62,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         transport: Any = self.transport
         raw = transport.raw
         read_raw(self._ensure_consumer(), lambda topic: raw or topic in app.tables.changelog_topics)
+
+    async def on_thread_stop(self) -> None:
+        await self.method_queue.stop()
+        if self._consumer is not None:
+            await close_consumer(self._consumer)
 
     async def go_back(self, dropped: Mapping[TP, int]) -> None:
         """Fetch again from these offsets on, where the position is behind them.

@@ -16,6 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from kafka_clients.closing import close_consumer
 from kafka_clients.login import client_options
 from schemas.errors import named
 from schemas.settings import KafkaSettings
@@ -79,7 +80,7 @@ class Follower:
                 self._indexes.close()
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
             finally:
-                await consumer.stop()
+                await close_consumer(consumer)
 
     async def _follow(self, consumer: Any) -> None:
         assigned: Sequence[int] = ()

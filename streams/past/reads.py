@@ -24,6 +24,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
+from kafka_clients.closing import close_consumer
+
 #: The broker sends one whole record batch even if it is larger.
 _FETCH_BYTES: Final = 16 * 1024
 _AT_ONCE: Final = 8
@@ -102,7 +104,7 @@ class RecordReader:
 
     async def stop(self) -> None:
         if self._started is not None:
-            await self._started.stop()
+            await close_consumer(self._started)
 
     async def _read(self, place: Partition, offsets: Sequence[int]) -> list[Any]:
         records: list[Any] = []
