@@ -100,6 +100,7 @@ def test_setup_makes_a_configuration_that_is_right(tmp_path: Path) -> None:
     assert credential.domains == ["my-project"]
     assert (tmp_path / "local/caddy.env").read_text() == "CASEWIRE_HOST=casewire.example.org\n"
     assert "https://casewire.example.org/api/v1/in/my-project" in done.stdout
+    assert config.console.ingress_url == "https://casewire.example.org"
     assert (tmp_path / "local").stat().st_mode & 0o077 == 0
     again = subprocess.run(
         [tmp_path / "setup", "my-project"], capture_output=True, text=True, check=False
