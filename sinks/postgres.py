@@ -41,6 +41,10 @@ _DEFAULTS: Final = {
 
 #: SQLSTATE prefixes. 54 (limits) has psycopg's OperationalError too, but no repeat helps.
 _TRANSIENT: Final = ("08", "57P0", "40001", "40P01", "55P03", "57014", "53")
+#: A statement is prepared once it was run so often: at 100 rows a batch planning it each time is
+#: a quarter of PostgreSQL's work. Not through a pooler, which tells another session's number than
+#: the server has: in transaction mode the next client would meet our statements, or we another's.
+_PREPARED_AFTER: Final = 5
 #: Rows of a batch that are tried alone because they look bad.
 _MOST_SUSPECTS: Final = 20
 _BAD_ROW: Final = ("22", "23", "54")
@@ -247,4 +251,7 @@ async def _connect(address: str) -> Connection:
     if encoding != "UTF8":
         await connection.close()
         raise TargetError(f"the database is in {encoding}: make one WITH ENCODING 'UTF8'")
+    session = await connection.execute(b"SELECT pg_backend_pid()")
+    if await session.fetchone() == (connection.info.backend_pid,):
+        connection.prepare_threshold = _PREPARED_AFTER
     return connection

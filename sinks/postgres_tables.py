@@ -222,6 +222,8 @@ async def at_once(connection: Connection, *, commit: bool) -> AsyncIterator[None
             yield
             await connection.execute(b"COMMIT" if commit else b"ROLLBACK")
     except Exception:
+        # What was to be prepared behind the failure was not, and psycopg takes it for prepared.
+        connection._prepared.clear()  # noqa: SLF001
         if connection.info.transaction_status in _UNFINISHED:
             await connection.execute(b"ROLLBACK")
         raise

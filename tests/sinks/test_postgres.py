@@ -1,9 +1,14 @@
 import asyncio
+import contextlib
+import os
 import random
+import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,7 +19,13 @@ from schemas.errors import RejectedRowsError, Rejection, TargetError, TransientE
 from sinks.names import quoted
 from sinks.postgres import PostgresSink
 from tests.contract.rigs import PARENT, PostgresRig, case_state, form_state, opened
-from tests.servers import LocalPostgres, PostgresServer, running_postgres
+from tests.servers import (
+    LocalPostgres,
+    PostgresServer,
+    free_port,
+    running_postgres,
+    wait_for_port,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
@@ -36,6 +47,29 @@ def mortal() -> Iterator[LocalPostgres]:
     """A server that a test may kill; it has to start it again."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def pooled(rig: PostgresRig, tmp_path: Path) -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode that has one session for all."""
+    port, parts = free_port(), urlsplit(rig.url)
+    settings = tmp_path / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n* = host={parts.hostname} port={parts.port} user={parts.username}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        "auth_type = any\npool_mode = transaction\ndefault_pool_size = 1\n"
+    )
+    # It refuses to run as root, and so may not read a folder of pytest's.
+    command = ["pgbouncer", *(("-u", "postgres") if os.geteuid() == 0 else ()), str(settings)]
+    log = tmp_path / "pgbouncer.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        wait_for_port(port, process, log)
+        yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager
@@ -124,6 +158,22 @@ async def test_a_server_restarted_between_batches(mortal: LocalPostgres, domain:
         with pytest.raises(TransientError):
             await sink.write([case_state(domain, version=2)])
         assert await sink.write([case_state(domain, version=2)]) == ["written"]
+
+
+async def test_sinks_share_one_session_of_a_pooler(
+    rig: PostgresRig, pooled: str, domain: str
+) -> None:
+    """PgBouncer in transaction mode: no statement of one is ever taken for another's."""
+    domains = [f"{domain}.{number}" for number in range(3)]
+    async with contextlib.AsyncExitStack() as stack:
+        sinks = [await stack.enter_async_context(opened(PostgresSink(pooled))) for _ in domains]
+        for version in range(1, 12):
+            batches = [[case_state(each, f"c{n}", version) for n in range(3)] for each in domains]
+            pairs = zip(sinks, batches, strict=True)
+            written = await asyncio.gather(*(sink.write(batch) for sink, batch in pairs))
+            assert written == [["written"] * 3] * 3
+    for each in domains:
+        assert [guard[1] for guard in rig.guards(each).values()] == [11] * 3
 
 
 async def test_a_write_that_is_cancelled_leaves_nothing_behind(
@@ -224,6 +274,27 @@ async def test_rows_that_the_server_refuses_are_found_and_nothing_is_written(
         assert "secret" not in rejections[3].explanation
         assert await sink.write(list(left.values())) == ["written"] * 37
     assert len(rig.rows(domain)) == 37
+
+
+async def test_prepared_statements_outlive_a_refused_row_and_a_dropped_schema(
+    rig: PostgresRig, domain: str
+) -> None:
+    async with opened(rig.sink()) as sink:
+        for version in range(1, 10):
+            assert await sink.write([case_state(domain, version=version)]) == ["written"]
+        for version in range(10, 13):
+            bad = case_state(domain, "c2", version, date_modified="never")
+            with pytest.raises(RejectedRowsError) as refused:
+                await sink.write([case_state(domain, version=version), bad])
+            assert list(refused.value.rows) == [1]
+            assert await sink.write([case_state(domain, version=version)]) == ["written"]
+        with session(rig.url) as admin:
+            admin.execute(f"DROP SCHEMA {quoted(domain)} CASCADE".encode())
+        with pytest.raises(TargetError):
+            await sink.write([case_state(domain, version=13)])
+        for version in range(14, 24):
+            assert await sink.write([case_state(domain, version=version)]) == ["written"]
+    assert rig.guards(domain) == {"c1": ("patient", 23, False)}
 
 
 async def test_a_bad_row_of_one_domain_is_named_by_its_place_in_the_batch(
