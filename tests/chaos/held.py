@@ -17,24 +17,26 @@ from streams.records import header
 from streams.replays import REPLAYS
 from tests.chaos.targets import DOMAIN, SETTLE_SECONDS, TOPIC, Bench, version_of
 from tests.contract.rigs import MemoryRig, PostgresRig, Rig as Tables, SqliteRig, State
+from tests.end_to_end.system import System
 from tests.kafka_tools import read_all
+from tests.sinks.http_target import Target
 from tests.sinks.test_files import rows_of
 
 
-async def left(bench: Bench, sink: str) -> int:
+async def left(system: System, sink: str) -> int:
     """Return how many records a sink has still to pass."""
-    kafka = bench.system.kafka
-    read = [kafka.topic(each) for each in (*bench.system.sources[sink], REPLAYS)]
+    kafka = system.kafka
+    read = [kafka.topic(each) for each in (*system.sources[sink], REPLAYS)]
     ends = await end_offsets(kafka, read)
     async with admin(kafka) as client:
         return behind(ends, await committed_offsets(client, kafka.group(f"sink-{sink}")))
 
 
-async def settled(bench: Bench, *sinks: str) -> None:
+async def settled(system: System, *sinks: str) -> None:
     """Return when sinks have passed all that there is."""
     async with asyncio.timeout(SETTLE_SECONDS):
         for sink in sinks:
-            while await left(bench, sink):  # noqa: ASYNC110 - a broker tells of no commit
+            while await left(system, sink):  # noqa: ASYNC110 - a broker tells of no commit
                 await asyncio.sleep(0.2)
 
 
@@ -50,7 +52,8 @@ async def check(bench: Bench) -> None:
     sqlite, postgres = databases(bench)
     differences = await unlike(sqlite, newest) + await unlike(postgres, good)
     assert not differences, differences[:3]
-    _check_http(bench, {key: state for key, state in newest.items() if state != bench.old.get(key)})
+    young = {key: state for key, state in newest.items() if state != bench.old.get(key)}
+    check_http(bench.http, young)
     await _check_partner(bench)
     files = [path for path in bench.files.rglob("*.*") if not path.name.startswith(REPLAYS)]
     found = [row for path in files for row in rows_of(path)]
@@ -66,10 +69,10 @@ async def check(bench: Bench) -> None:
     assert sum(each.ends.get("excluded by since", 0) for each in counted) == bench.excluded
 
 
-def _check_http(bench: Bench, newest: Mapping[str, State]) -> None:
+def check_http(http: Target, newest: Mapping[str, State]) -> None:
     """The last request of each is the newest version; an older one never comes after it."""
     last: dict[str, tuple[int, Mapping[str, Json]]] = {}
-    for each in bench.http.received:
+    for each in http.received:
         body = orjson.loads(each.body)
         key = f"{DOMAIN}/{body.get('case_id') or body['id']}"
         last[key] = int(each.headers["casewire-version"]), body
@@ -101,7 +104,7 @@ async def check_replay(bench: Bench, key: str) -> None:
         rig.run(DOMAIN, f"DELETE FROM {table} WHERE cw_case_id = '{subject}'")  # noqa: S608
         assert subject not in rig.rows(DOMAIN)
     await bench.replay(key)
-    await settled(bench, *bench.system.sinks)
+    await settled(bench.system, *bench.system.sinks)
     await check(bench)
     assert bench.http.received[-1].headers["casewire-origin"] == "replay"
     records = await read_all(bench.partner.bootstrap_servers, TOPIC)

@@ -138,14 +138,7 @@ class Bench:
         await self._send([Made(each.value, each.key, each.headers, REPLAYS) for each in out])
 
     async def _send(self, records: Sequence[Made]) -> None:
-        kafka = self.system.kafka
-        async with AIOKafkaProducer(
-            bootstrap_servers=kafka.bootstrap_servers, acks="all"
-        ) as producer:
-            for each in records:
-                headers = list(each.headers)
-                await producer.send(kafka.topic(each.topic), each.value, each.key, headers=headers)
-            await producer.flush()
+        await send(self.system.kafka, records)
 
     def kill_worker(self, role: str) -> None:
         self.system.kill(role)
@@ -193,6 +186,15 @@ class Bench:
                     await kill()
 
         await asyncio.gather(workers(), servers())
+
+
+async def send(kafka: KafkaSettings, records: Sequence[Made]) -> None:
+    """Send records to their topics (short names)."""
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all") as producer:
+        for each in records:
+            headers = list(each.headers)
+            await producer.send(kafka.topic(each.topic), each.value, each.key, headers=headers)
+        await producer.flush()
 
 
 @contextlib.asynccontextmanager

@@ -59,10 +59,10 @@ async def survive(bench: Bench, rounds: int, events: int) -> None:
     await bench.http.kill()
     await bench.send(50)
     others = [name for name in bench.system.sinks if name != "http"]
-    await settled(bench, *others)
-    assert await left(bench, "http")
+    await settled(bench.system, *others)
+    assert await left(bench.system, "http")
     await bench.http.start()
-    await settled(bench, "http")
+    await settled(bench.system, "http")
     await check(bench)
     living = [key for key, (state, _) in bench.load.latest.items() if lives(state)]
     await check_replay(bench, living[0])
