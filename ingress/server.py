@@ -234,6 +234,7 @@ def _bind(bind: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, int(port)))
+        listener.settimeout(0)
     except OSError as error:
         listener.close()
         raise UnavailableError(
