@@ -3,7 +3,6 @@
 import uuid
 from pathlib import Path
 
-import anyio
 import psycopg
 import pytest
 
@@ -13,7 +12,7 @@ from schemas.errors import TargetError, TransientError
 from schemas.settings import KafkaSettings
 from sinks.postgres import PostgresSink
 from sinks.sql_settings import SqlSettings
-from streams.app import create_sink_app, stop_app
+from streams.app import create_sink_app
 from streams.delivery import Delivery
 from tests.kafka_tools import read_all
 from tests.servers import PostgresServer
@@ -21,6 +20,7 @@ from tests.streams.made import state_record
 from tests.streams.test_delivery import ScriptedSink
 from tests.streams.test_worker import (
     SETTINGS,
+    ending,
     read_until,
     running,
     send,
@@ -40,11 +40,8 @@ async def test_a_sink_whose_target_refuses_says_so_before_it_ends(
     app = sink_app(
         ScriptedSink(lambda _: TargetError("it refuses", target_error=WORDS)), settings, tmp_path
     )
-    await app.start()
-    with anyio.fail_after(60):
-        await app.wait_until_stopped()
-    with pytest.raises(TargetError):
-        await stop_app(app)
+    async with ending(app, TargetError):
+        pass
     (record,) = await read_all(settings.bootstrap_servers, settings.topic("alerts"))
     alert = Alert.from_json(record.value or b"")
     assert (alert.status, alert.cause, alert.domain) == ("reported", "target_refuses", "")
@@ -98,21 +95,17 @@ async def test_no_value_that_a_target_quotes_gets_into_a_log_or_an_alert(
             database.execute("DELETE FROM says")
             database.execute("INSERT INTO says VALUES (%s)", [code])
 
-        await app.start()
-        await send(settings, "case-state", [state_record("c1", 1, case_name="Ada")])
-        await read_until(settings, "deliveries", lambda found: len(found) == 1)
-        database.execute(QUOTING)
-        says("40001")
-        await send(settings, "case-state", [state_record("c2", 1, case_name=WORDS)])
-        await read_until(settings, "alerts", lambda found: len(found) >= 1)
-        says("23514")
-        letters = await read_until(settings, "dead-letters", lambda found: len(found) == 1)
-        says("42501")
-        await send(settings, "case-state", [state_record("c3", 1, case_name=WORDS)])
-        with anyio.fail_after(60):
-            await app.wait_until_stopped()
-        with pytest.raises(TargetError) as ended:
-            await stop_app(app)
+        async with ending(app, TargetError):
+            await send(settings, "case-state", [state_record("c1", 1, case_name="Ada")])
+            await read_until(settings, "deliveries", lambda found: len(found) == 1)
+            database.execute(QUOTING)
+            says("40001")
+            await send(settings, "case-state", [state_record("c2", 1, case_name=WORDS)])
+            await read_until(settings, "alerts", lambda found: len(found) >= 1)
+            says("23514")
+            letters = await read_until(settings, "dead-letters", lambda found: len(found) == 1)
+            says("42501")
+            await send(settings, "case-state", [state_record("c3", 1, case_name=WORDS)])
     await delivery.close()
     letter = DeadLetter.from_json(letters[0].value or b"")
     assert letter.target_error == f"not with {WORDS}"
@@ -120,7 +113,7 @@ async def test_no_value_that_a_target_quotes_gets_into_a_log_or_an_alert(
     causes = [Alert.from_json(record.value or b"").cause for record in alerts]
     assert set(causes) == {"target_unavailable", "target_refuses"}
     written, errors = capfd.readouterr()
-    shown = [letter.explanation, str(ended.value), caplog.text, written, errors]
+    shown = [letter.explanation, str(app.crash_reason), caplog.text, written, errors]
     shown += [str(record.value) + str(record.headers) for record in alerts]
-    assert "42501" in str(ended.value)
+    assert "42501" in str(app.crash_reason)
     assert [text for text in shown if "Amina" in text] == []

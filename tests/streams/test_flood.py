@@ -11,7 +11,7 @@ from schemas.alert import Alert
 from schemas.errors import Cause, RejectedRowsError, Rejection
 from schemas.settings import KafkaSettings
 from sinks.base import Message
-from streams.app import create_streams_app, stop_app
+from streams.app import create_streams_app
 from streams.flood import LEAST, SEVERAL, WINDOW, FloodError, Gate, captured_kind, failing
 from streams.settings import StreamsSettings
 from tests.kafka_tools import ConsumerRecord, read_all
@@ -19,6 +19,7 @@ from tests.streams.made import Made, captured, state_record
 from tests.streams.test_delivery import ScriptedSink
 from tests.streams.test_worker import (
     SETTINGS,
+    ending,
     read_until,
     running,
     send,
@@ -122,11 +123,8 @@ async def test_a_worker_stops_before_it_empties_a_topic_into_the_dead_letters(
 ) -> None:
     await send(settings, "captured", of_domains(lambda _: captured(b"<broken"), 3 * LEAST))
     app = create_streams_app(settings, SETTINGS, tmp_path / "1")
-    await app.start()
-    with anyio.fail_after(60):
-        await app.wait_until_stopped()
-    with pytest.raises(FloodError, match="dead_letter_limit = 1"):
-        await stop_app(app)
+    async with ending(app, FloodError, "dead_letter_limit = 1"):
+        pass
     raised = await read_all(settings.bootstrap_servers, settings.topic("alerts"))
     alert = Alert.from_json(raised[0].value or b"")
     assert (alert.stage, alert.cause, alert.domain) == ("decode", "malformed_xml", "")
@@ -155,11 +153,8 @@ async def test_a_sink_goes_on_where_it_was_when_what_refused_everything_is_mende
     records = of_domains(lambda n: state_record(f"c{n}", n + 1), 3 * LEAST)
     await send(settings, "case-state", records)
     app = sink_app(ScriptedSink(*[refuse_all] * 99), settings, tmp_path)
-    await app.start()
-    with anyio.fail_after(60):
-        await app.wait_until_stopped()
-    with pytest.raises(FloodError):
-        await stop_app(app)
+    async with ending(app, FloodError):
+        pass
     buried = await read_all(settings.bootstrap_servers, settings.topic("dead-letters"))
     assert ids(buried) < 2 * LEAST
     mended = ScriptedSink()

@@ -15,14 +15,14 @@ from structlog.typing import EventDict
 from casewire.topics import admin
 from schemas.settings import KafkaSettings
 from schemas.topics import TOPICS
-from streams.app import create_streams_app, recovered, stop_app
+from streams.app import create_streams_app, recovered
 from streams.formats import NewerFormError
 from streams.settings import StreamsSettings
 from tests.end_to_end.system import System
 from tests.kafka_tools import ConsumerRecord, create_topics
 from tests.servers import KafkaServer
 from tests.streams.made import Made, captured
-from tests.streams.test_worker import case_body, read_until, running, send
+from tests.streams.test_worker import case_body, ending, read_until, running, send
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -195,18 +195,14 @@ async def test_a_standby_takes_over_without_reading_the_changelog_again(
         owner.stop()
 
 
-async def test_a_state_of_a_newer_form_ends_the_worker_before_it_is_in_its_group(
+async def test_a_state_of_a_newer_form_ends_the_worker_that_reads_it_back(
     settings: KafkaSettings, tmp_path: Path
 ) -> None:
     newer = Made(b"{}", headers=[("casewire-version", b"1"), ("casewire-schema", b"case-state/2")])
     await send(settings, "case-state", [newer])
     app = create_streams_app(settings, ON_DISK, tmp_path)
-    await app.start()
-    with anyio.fail_after(60):
-        await app.wait_until_stopped()
-    assert not held(app)
-    with pytest.raises(NewerFormError, match="run the newer Casewire that wrote them"):
-        await stop_app(app)
+    async with ending(app, NewerFormError, "run the newer Casewire that wrote them"):
+        pass
 
 
 async def test_a_changelog_that_ends_in_nothing_is_recovered(

@@ -69,10 +69,28 @@ async def settings(kafka: KafkaServer, prefix: str) -> KafkaSettings:
 
 @contextlib.asynccontextmanager
 async def running(app: faust.App) -> AsyncIterator[faust.App]:
-    await app.start()
     try:
+        await app.start()
         yield app
     finally:
+        await stop_app(app)
+
+
+@contextlib.asynccontextmanager
+async def ending(
+    app: faust.App, error: type[Exception], match: str | None = None
+) -> AsyncIterator[None]:
+    """Run a worker until it has crashed by that error: after what is done meanwhile, or by that."""
+    try:
+        await app.start()
+        yield
+        with anyio.fail_after(60):
+            await app.wait_until_stopped()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            await stop_app(app)
+        raise
+    with pytest.raises(error, match=match):
         await stop_app(app)
 
 
@@ -290,13 +308,9 @@ async def test_a_worker_that_finds_a_newer_owner_ends(
 ) -> None:
     await send(settings, "captured", [captured(case_body("c1", 60, "ab", n="mine"))])
     app = create_streams_app(settings, SETTINGS, tmp_path)
-    await app.start()
-    first = await read_until(settings, "case-state", lambda found: len(found) == 1)
-    await send(settings, "case-state", [foreign(first[0], 1)])
-    with anyio.fail_after(60):
-        await app.wait_until_stopped()
-    with pytest.raises(FencedError):
-        await stop_app(app)
+    async with ending(app, FencedError):
+        first = await read_until(settings, "case-state", lambda found: len(found) == 1)
+        await send(settings, "case-state", [foreign(first[0], 1)])
 
 
 @pytest.mark.parametrize(("how", "shuffled"), [("json", True), ("xml", False)])
