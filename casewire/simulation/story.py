@@ -133,9 +133,13 @@ def close(world: World, at: datetime) -> Change:
 
 def relate(world: World, at: datetime) -> Change:
     """Remove an index of a case, or have it point elsewhere, or add one."""
+    if len(world.project.cases) == 1:
+        return update(world, at)
     live = world.live()
     case = world.rng.choice(live)
     target = world.rng.choice(live)
+    if target is case:
+        target = next(each for each in world.project.cases.values() if each is not case)
     name = world.rng.choice(("parent", "host", "referred-by"))
     index = Index(target.case_type, target.case_id)
     held = [name for name, entry in case.indices.items() if entry.case_id]

@@ -266,3 +266,14 @@ def test_one_format_makes_bodies_of_that_format_only(format_: Format) -> None:
     assert all(
         kind.startswith((f"case_{format_}", f"form_{format_}", "form_stub")) for kind in kinds
     )
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, max_examples=20)
+def test_no_case_is_its_own_parent(seed: int) -> None:
+    history = make_history(seed, ENDS, Plan(cases=12, changes=60, format="json"))
+    for request in history.requests:
+        if request.kind == "case_json":
+            body = orjson.loads(request.body)
+            parents = {index["case_id"] for index in body["indices"].values()}
+            assert body["case_id"] not in parents
