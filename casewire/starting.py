@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -12,8 +12,6 @@ from casewire.health import Health, serving_health
 from casewire.topics import NoBrokerError, require_topics
 from kafka_clients.rights import Right
 from streams.delivery import backoff
-
-_WAITING: Final = "no broker answers yet; it is tried again"
 
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +35,8 @@ async def can_start(
         return await _unless(stop, require_topics(config.cluster, needed))
     except NoBrokerError as error:
         first = error
-    health = Health(live=lambda: None, ready=lambda: _WAITING)
+    waiting = "no broker answers yet; it is tried again"
+    health = Health(live=lambda: None, ready=lambda: waiting)
     bind, run_dir = config.machine.metrics_bind, config.run_dir
     async with serving_health(health, role=role, bind=bind, run_dir=run_dir):
         return await _in_the_end(config, needed, stop, first)
@@ -47,7 +46,11 @@ async def _in_the_end(
     config: Config, needed: Sequence[Right], stop: asyncio.Event, error: NoBrokerError
 ) -> bool:
     for seconds in backoff():
-        _log.warning(_WAITING, seconds=round(seconds, 1), reason=str(error))
+        _log.warning(
+            "no broker answers yet; it is tried again",
+            seconds=round(seconds, 1),
+            reason=str(error),
+        )
         if await _unless(stop, asyncio.sleep(seconds)):
             try:
                 return await _unless(stop, require_topics(config.cluster, needed))
