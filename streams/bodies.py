@@ -35,8 +35,8 @@ class Bodies:
             enable_auto_commit=False,
             max_partition_fetch_bytes=FETCH_BYTES,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             topic = self._kafka.topic("bodies")
             place = TopicPartition(topic, partition_of(key, self._kafka.partitions))
             consumer.assign([place])

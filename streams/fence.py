@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from kafka_clients.closing import close_consumer
 from schemas.envelope import Headers
@@ -170,7 +169,7 @@ class ChangelogReader:
             )
             try:
                 await consumer.start()
-            except KafkaError:
+            except BaseException:  # also when nobody waits for it any more
                 await consumer.stop()
                 raise
             self._started = consumer
