@@ -151,11 +151,7 @@ async def run(
     app: faust.App, stop: asyncio.Event, started: Callable[[], None] = lambda: None
 ) -> None:
     """Run a worker until `stop` is set; raise what crashed it, if something did."""
-    try:
-        await start_app(app)
-    except Exception as error:
-        _end_at_the_latest(app, error)
-        raise
+    await app.start()
     spare_the_collector()
     started()
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app.wait_until_stopped())]
@@ -166,16 +162,7 @@ async def run(
     await stop_app(app)
 
 
-async def start_app(app: faust.App) -> None:
-    """Start a worker; where that fails, stop the parts that run already, and raise why."""
-    try:
-        await app.start()
-    except Exception:
-        await _stop_the_rest(app)
-        raise
-
-
-def _end_at_the_latest(app: faust.App, failed: Exception | None = None) -> None:
+def _end_at_the_latest(app: faust.App) -> None:
     """End the process even if Faust or Kafka's client cannot: a thread of theirs may be dead.
 
     Nothing is lost by that, and nobody else ends a worker that has crashed. One that was told to
@@ -183,7 +170,7 @@ def _end_at_the_latest(app: faust.App, failed: Exception | None = None) -> None:
     """
 
     def end() -> None:
-        why = failed or app.crash_reason
+        why = app.crash_reason
         _log.critical(
             "it could not stop in order, and ends by force", **({} if why is None else named(why))
         )

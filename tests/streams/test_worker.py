@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -40,7 +40,7 @@ from schemas.times import from_datetime, from_microseconds
 from schemas.topics import MEBIBYTE, TOPICS
 from schemas.values import Json
 from sinks.sql_settings import SqlSettings
-from streams.app import create_sink_app, create_streams_app, start_app, stop_app
+from streams.app import create_sink_app, create_streams_app, stop_app
 from streams.batches.assignor import UnknownTopicsError
 from streams.batches.table import WrongPartitionError
 from streams.decode import decode
@@ -458,29 +458,7 @@ async def test_a_worker_that_cannot_stop_in_order_leaves_no_thread_behind(
     monkeypatch.setattr(app, "on_stop", on_stop)
     with pytest.raises(RuntimeError, match="before any part"):
         await stop_app(app)
-    await assert_ended(set(threading.enumerate()) - before)
-
-
-async def test_a_worker_that_cannot_start_leaves_no_thread_behind(
-    settings: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = create_streams_app(settings, SETTINGS, tmp_path)
-    before = set(threading.enumerate())
-    begun = set[threading.Thread]()
-
-    async def on_started() -> None:
-        begun.update(set(threading.enumerate()) - before)
-        raise RuntimeError("the broker has just died")
-
-    monkeypatch.setattr(app, "on_started", on_started)
-    with pytest.raises(RuntimeError, match="just died"):
-        await start_app(app)
-    assert begun
-    await assert_ended(begun)
-
-
-async def assert_ended(threads: Iterable[threading.Thread]) -> None:
-    for thread in threads:
+    for thread in set(threading.enumerate()) - before:
         await anyio.to_thread.run_sync(partial(thread.join, timeout=10))
         assert not thread.is_alive()
 
